@@ -1,0 +1,1 @@
+"""OCI nouns and the files they live in: config, manifest, layout, archive."""

@@ -1,0 +1,1 @@
+"""Containers: a writable layer over an image, and a process in it."""

@@ -1,0 +1,1 @@
+"""Namespaces, mounts, privileges: a process in a root of its own."""

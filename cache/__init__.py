@@ -1,0 +1,1 @@
+"""The store: content in, content out. Knows no Dockerfile and no sandbox."""
