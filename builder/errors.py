@@ -30,6 +30,8 @@ class BuildError(Exception):
         self.location = location
         self.output = output
         """The last lines that the failed step printed, for the report."""
+        self.excerpt = ""
+        """The lines of the Dockerfile at `location`, with a caret."""
 
 
 class UsageError(BuildError):

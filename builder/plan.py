@@ -167,7 +167,7 @@ class PlannedImage(NamedTuple):
     target: str
 
 
-class Warning(NamedTuple):
+class PlanWarning(NamedTuple):
     """A finding about the Dockerfile that does not stop the build."""
 
     rule: str
@@ -180,4 +180,6 @@ class Plan(NamedTuple):
 
     vertices: tuple[Vertex, ...]
     images: tuple[PlannedImage, ...]
-    warnings: tuple[Warning, ...] = ()
+    warnings: tuple[PlanWarning, ...] = ()
+    made_ns: int = 0
+    """When it was lowered; a remembered plan keeps it, so that what is dated by it does not change."""

@@ -1,0 +1,137 @@
+"""The command line: argv to one command, exceptions to text and exit code. The only place that prints an error.
+
+Exit codes: 0; 1 the command failed; 2 usage; 125 the sandbox could not be made; 130 interrupted; `run` passes on the
+program's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+
+from builder import __version__
+from builder.commands import Environment
+from builder.errors import BuildError, UsageError
+from cache.errors import CacheError
+
+COMMANDS = {
+    "build": "build an image from a Dockerfile (also what pybuild does without a command)",
+    "run": "run a program in a container of an image",
+    "load": "read images from an OCI or docker archive into the store",
+    "images": "list the images of the store",
+    "inspect": "show an image's config and layers as JSON",
+    "history": "show how an image was made",
+    "tag": "give an image another name",
+    "rmi": "remove names of images",
+    "save": "write an image to an archive",
+    "graph": "print the graph of operations of a Dockerfile",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    environment = _environment(os.environ)
+    try:
+        return _dispatch(words, environment)
+    except KeyboardInterrupt:
+        environment.stderr.write("pybuild: interrupted\n")
+        return 130
+    except BrokenPipeError:
+        sys.stdout = None
+        return 1
+    except (BuildError, CacheError) as error:
+        environment.stderr.write(describe(error))
+        return getattr(error, "exit_code", 1)
+    except Exception as error:
+        text = _known_elsewhere(error)
+        if text is None:
+            raise
+        environment.stderr.write(text)
+        return 1
+
+
+def _environment(environ: Mapping[str, str]) -> Environment:
+    root = environ.get("PYBUILD_ROOT")
+    if not root and os.geteuid() == 0:
+        root = "/var/lib/pybuild"
+    if not root:
+        share = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local/share")
+        root = os.path.join(share, "pybuild")
+    return Environment(
+        sys.stdout, sys.stdout.buffer, sys.stderr, environ, os.getcwd(), os.path.abspath(root), time.time_ns
+    )
+
+
+def _dispatch(words: list[str], environment: Environment) -> int:
+    if words[:1] in (["-h"], ["--help"]) or (words[:1] == ["help"] and len(words) == 1):
+        environment.stdout.write(_overview())
+        return 0
+    if words[:1] in (["--version"], ["version"]):
+        environment.stdout.write(f"pybuild {__version__}\n")
+        return 0
+    if words[:1] == ["help"]:
+        words = [words[1], "--help"]
+    name = "build"
+    if words and words[0] in COMMANDS:
+        name = words.pop(0)
+    elif words and not words[0].startswith("-") and not os.path.exists(words[0]) and len(words) == 1:
+        raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
+    module = import_module(f"builder.commands.{name}")
+    parser = argparse.ArgumentParser(f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False)
+    module.add_arguments(parser)
+    try:
+        arguments = parser.parse_args(words)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return int(module.run(arguments, environment))
+
+
+def _overview() -> str:
+    rows = "".join(f"  {name:<10}{text}\n" for name, text in COMMANDS.items())
+    return (
+        "usage: pybuild [COMMAND] [OPTIONS] …\n\n"
+        "Build images from Dockerfiles without a daemon, and run them.\n\n"
+        f"  pybuild -t app:1 .                               build the context's Dockerfile\n"
+        f"  pybuild -o type=oci,dest=app.tar .               build and write an image tarball\n"
+        f"  pybuild run app.tar                              run it\n\ncommands:\n{rows}\n"
+        "pybuild COMMAND --help shows a command's options.\n"
+    )
+
+
+def _near_command(word: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(word, COMMANDS, 1)
+    return f"did you mean {near[0]}?" if near else "pybuild --help lists the commands"
+
+
+def _known_elsewhere(error: Exception) -> str | None:
+    """Errors whose classes stay unloaded on the warm path; None for a defect of ours, which shows its traceback."""
+    module = sys.modules.get("grammar.errors")
+    if module is not None and isinstance(error, module.DockerfileError):
+        return f"pybuild: {error.render()}\n"
+    if isinstance(error, OSError):
+        where = f" {error.filename!r}" if error.filename else ""
+        return f"pybuild:{where}: {(error.strerror or str(error)).lower()}\n"
+    return None
+
+
+def describe(error: BuildError | CacheError) -> str:
+    """The whole message: what, where in the Dockerfile with a caret, the step's last output, the hint."""
+    parts = []
+    location = getattr(error, "location", None)
+    output = getattr(error, "output", "")
+    if output:
+        lines = output.rstrip("\n").split("\n")[-20:]
+        parts.append("------\n" + "\n".join(f" > {line}" for line in lines) + "\n------")
+    if location is not None:
+        parts.append(f"{location.file}:{location.start_line}\n{getattr(error, 'excerpt', '')}".rstrip("\n"))
+    parts.append(f"pybuild: {error}")
+    if error.hint:
+        parts.append(f"hint: {error.hint}")
+    return "\n".join(parts) + "\n"

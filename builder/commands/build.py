@@ -1,0 +1,122 @@
+"""Build an image from a Dockerfile: options to values, stores opened, plan solved, results written."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from builder.commands import Environment, build_options
+from builder.context import BuildContext
+from builder.errors import BuildError, UsageError
+from builder.frontend import load_plan
+from builder.image.platform import host_platform
+from builder.outputs import output_specs, write_id_file, write_outputs
+from builder.plan import Plan
+from builder.resolver import StoreResolver
+from builder.solver import Solver, VertexState
+from builder.worker import Secrets, Worker
+from cache.store import Store
+
+if TYPE_CHECKING:
+    from builder.exporter import Exported
+    from builder.progress import Reporter
+
+
+add_arguments = build_options.add_arguments
+
+
+def run(args: argparse.Namespace, env: Environment) -> int:
+    """Build; prints the image id on stdout unless an output goes there."""
+    if args.context is None:
+        raise UsageError("the context directory is missing", hint="to build the current directory: pybuild build .")
+    options = build_options.plan_options(args, env)
+    specs = output_specs(args.output, args.tag, options)
+    context = BuildContext.open(args.context, args.file, cwd=env.cwd)
+    with Store.open(env.root) as store:
+        resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
+        context.add_named(resolver.directories(), cwd=env.cwd)
+        try:
+            host = host_platform()
+            plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock)
+            worker = _worker(args, env, store, context, plan)
+            try:
+                solver = _solve(plan, worker, args.jobs)
+                exported = write_outputs(solver, specs, options, stdout=env.stdout_bytes)
+            finally:
+                worker.reporter.close()
+        except BuildError as error:
+            error.excerpt = excerpt_of(error, context)
+            raise
+    _report(args, env, exported, quiet=any(spec.dest == "-" for spec in specs))
+    return 0
+
+
+def _worker(args: argparse.Namespace, env: Environment, store: Store, context: BuildContext, plan: Plan) -> Worker:
+    sources = tuple(build_options.secret(text, env.cwd) for text in args.secret)
+    agents = dict(build_options.agent(text, env) for text in args.ssh)
+    return Worker(
+        store,
+        context,
+        reporter=make_reporter(args, env, plan),
+        secrets=Secrets(sources, agents, env.environ),
+        clock=env.clock,
+        vertices=plan.vertices,
+        allowed=frozenset(args.allow),
+    )
+
+
+def _report(args: argparse.Namespace, env: Environment, exported: list[Exported], *, quiet: bool) -> None:
+    """The image id, on stdout and in --iidfile."""
+    ids = [image_id for each in exported for image_id in each.image_ids]
+    if not ids:
+        return
+    if args.iidfile:
+        write_id_file(os.path.join(env.cwd, args.iidfile), ids[0])
+    if not quiet:
+        env.stdout.write(f"{ids[0]}\n")
+
+
+def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
+    solver = Solver(plan, worker)
+
+    def run_all(states: list[VertexState], run_one: Callable[[VertexState], None]) -> None:
+        from builder.schedule import Schedule, default_jobs
+
+        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
+
+    for warning in plan.warnings:
+        worker.reporter.warning(warning)
+    try:
+        solver.solve(run_all)
+    finally:
+        worker.close()
+    return solver
+
+
+def make_reporter(args: argparse.Namespace, env: Environment, plan: Plan) -> Reporter:
+    """The reporter that --progress asks for; `auto` is a bar on a terminal, lines elsewhere."""
+    from builder import progress
+
+    wanted = "quiet" if args.quiet else args.progress
+    if wanted == "auto":
+        wanted = "tty" if env.stderr.isatty() else "plain"
+    if wanted == "tty":
+        return progress.TerminalReporter(env.stderr, sum(not vertex.internal for vertex in plan.vertices))
+    if wanted == "json":
+        return progress.JsonReporter(env.stderr)
+    if wanted == "quiet":
+        return progress.QuietReporter()
+    return progress.PlainReporter(env.stderr)
+
+
+def excerpt_of(error: BuildError, context: BuildContext) -> str:
+    """The Dockerfile's lines that an error names, empty when it names none."""
+    if error.location is None or error.location.file != context.dockerfile:
+        return ""
+    from grammar.errors import excerpt
+
+    return excerpt(
+        context.source.decode("utf-8", "surrogateescape"), error.location.start_line, error.location.end_line
+    )

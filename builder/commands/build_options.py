@@ -1,0 +1,157 @@
+"""The words of the build commands as values: what argparse took, checked, and made into BuildOptions."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from builder.commands import Environment
+from builder.errors import BuildError, UsageError
+from builder.options import BuildOptions, SecretSource
+
+PROGRESS = ("auto", "tty", "plain", "json", "quiet")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `docker buildx build` that this version has."""
+    add = parser.add_argument
+    add("context", metavar="PATH", nargs="?", default=None, help="the context directory")
+    add("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]", help="name the image in the local store")
+    add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci|docker|local|tar,dest=PATH")
+    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR", help="for RUN --mount=type=secret")
+    add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
+    add("--allow", action="append", default=[], metavar="ENTITLEMENT", help="grant security.insecure")
+    add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
+    add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
+    add("-q", "--quiet", action="store_true", help="print the image id only")
+    add("--iidfile", default="", metavar="FILE", help="write the image id to a file")
+    add_plan_arguments(parser)
+
+
+def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that decide what is built, whatever happens with it."""
+    add = parser.add_argument
+    add("-f", "--file", default="", metavar="FILE", help="the Dockerfile (default: PATH/Dockerfile; - is stdin)")
+    add("--target", default="", metavar="STAGE", help="build this stage (default: the last)")
+    add("--build-arg", action="append", default=[], metavar="KEY[=VALUE]", help="set an ARG, or pass it on from here")
+    add(
+        "--build-context",
+        action="append",
+        default=[],
+        metavar="NAME=SOURCE",
+        help="DIR, oci-layout://DIR[:tag] or docker-image://NAME",
+    )
+    add("--label", action="append", default=[], metavar="KEY=VALUE", help="add a label to the image")
+    add("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="the platform to build for")
+    add("--no-cache", action="store_true", help="run every instruction")
+    add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
+    add("--network", default="default", choices=("default", "none", "host"), help="the network of RUN")
+    add("--add-host", action="append", default=[], metavar="HOST:IP", help="add a line to /etc/hosts of RUN")
+    add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm of RUN")
+    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN")
+
+
+def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
+    """The options of `add_plan_arguments` as values. Raises UsageError for one that is malformed."""
+    build_args = _build_args(args.build_arg, env)
+    epoch = build_args.get("SOURCE_DATE_EPOCH") or None
+    if epoch is not None and not epoch.isdecimal():
+        raise UsageError(f'SOURCE_DATE_EPOCH "{epoch}" is not a number of seconds since 1970')
+    return BuildOptions(
+        context=args.context,
+        dockerfile=args.file,
+        target=args.target,
+        build_args=build_args,
+        labels=dict(_pair(text, "--label") for text in args.label),
+        platform=args.platform,
+        named_contexts=dict(_pair(text, "--build-context") for text in args.build_context),
+        no_cache=args.no_cache,
+        no_cache_filter=tuple(name for text in args.no_cache_filter for name in text.split(",")),
+        network=args.network,
+        extra_hosts=tuple(_extra_host(text) for text in args.add_host),
+        shm_size=_size(args.shm_size),
+        ulimits=tuple(_ulimit(text) for text in args.ulimit),
+        source_date_epoch=int(epoch) if epoch else None,
+    )
+
+
+def _build_args(words: Sequence[str], env: Environment) -> dict[str, str]:
+    """--build-arg, with SOURCE_DATE_EPOCH from the environment as buildx passes it on."""
+    found = {}
+    if env.environ.get("SOURCE_DATE_EPOCH"):
+        found["SOURCE_DATE_EPOCH"] = env.environ["SOURCE_DATE_EPOCH"]
+    for word in words:
+        key, equals, value = word.partition("=")
+        if equals:
+            found[key] = value
+        elif key in env.environ:
+            found[key] = env.environ[key]
+    return found
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or (not equals and option != "--label"):
+        raise UsageError(f'{option} "{text}" has no "="', hint=f"write {option} NAME=VALUE")
+    return key, value
+
+
+def secret(text: str, cwd: str) -> SecretSource:
+    """One `--secret` as a value. Raises UsageError when it is malformed, BuildError when its file is missing."""
+    fields = dict(_pair(field, "--secret") for field in text.split(","))
+    unknown = set(fields) - {"id", "src", "source", "env", "type"}
+    if unknown:
+        raise UsageError(
+            f'--secret "{text}" has an unknown field "{min(unknown)}"', hint="the fields are id, src, env and type"
+        )
+    path = fields.get("src") or fields.get("source") or ""
+    variable = fields.get("env", "")
+    kind = fields.get("type", "")
+    if kind == "env" and not variable:
+        variable, path = path or fields.get("id", ""), ""
+    identity = fields.get("id") or variable or os.path.basename(path)
+    if not identity:
+        raise UsageError(f'--secret "{text}" has no id', hint="write --secret id=NAME,src=FILE")
+    if not path and not variable:
+        variable = identity
+    full = os.path.join(cwd, os.path.expanduser(path)) if path else ""
+    if full and not os.path.exists(full):
+        raise BuildError(f'secret "{identity}": {path} does not exist')
+    return SecretSource(identity, "" if variable else full, variable)
+
+
+def agent(text: str, env: Environment) -> tuple[str, str]:
+    """One `--ssh` as its id and the path of the agent's socket. Raises UsageError when there is no agent."""
+    identity, _, socket = text.partition("=")
+    socket = socket or env.environ.get("SSH_AUTH_SOCK", "")
+    if not socket:
+        raise UsageError(f'--ssh "{text}" has no agent', hint="start ssh-agent, or name its socket: --ssh default=PATH")
+    return identity, os.path.join(env.cwd, socket)
+
+
+def _extra_host(text: str) -> str:
+    host, separator, address = text.replace("=", ":", 1).partition(":")
+    if not host or not separator or not address:
+        raise UsageError(f'--add-host "{text}" is not HOST:IP')
+    return f"{host}:{address}"
+
+
+def _ulimit(text: str) -> str:
+    import resource
+
+    name, _, values = text.partition("=")
+    parts = values.split(":")
+    if not hasattr(resource, f"RLIMIT_{name.upper()}"):
+        raise UsageError(f'--ulimit "{text}" has an unknown name "{name}"')
+    if len(parts) > 2 or not all(part.lstrip("-").isdecimal() for part in parts):
+        raise UsageError(f'--ulimit "{text}" is not NAME=SOFT[:HARD]')
+    return text
+
+
+def _size(text: str) -> int:
+    if not text:
+        return 0
+    from grammar.values import parse_size
+
+    return parse_size(text)

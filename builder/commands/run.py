@@ -1,0 +1,97 @@
+"""Run a program in a container of an image, in the words of `docker run`."""
+
+from __future__ import annotations
+
+import argparse
+
+from builder.commands import Environment
+from builder.errors import BuildError, SandboxError, UsageError
+from builder.runner import options as words
+from builder.runner.options import RunOptions
+from builder.sandbox.launcher import Launcher
+from builder.sandbox.process import CommandError
+from cache.errors import CacheError
+from cache.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options, up to the image; everything after it is the program's, whatever it looks like."""
+    parser.usage = "pybuild run [OPTIONS] IMAGE|ARCHIVE|ID [COMMAND [ARG…]]"
+    add = parser.add_argument
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="KEY[=VALUE]",
+        help="set a variable, or pass it on from here",
+    )
+    add("--env-file", action="append", default=[], metavar="FILE", help="read variables from a file")
+    add("-w", "--workdir", metavar="PATH", help="the directory to start in")
+    add("-u", "--user", metavar="USER[:GROUP]", help="names or numbers")
+    add("--entrypoint", metavar="COMMAND", help='instead of the ENTRYPOINT of the image; "" for none')
+    add("-v", "--volume", action="append", default=[], metavar="HOST:PATH[:ro]", help="mount a path of the host")
+    add("--tmpfs", action="append", default=[], metavar="PATH[:OPTIONS]", help="mount an empty file system in memory")
+    add("--rm", action="store_true", help="remove the container when the program ends")
+    add("--name", default="", help="name the container")
+    add("--hostname", help="the name of the machine (default: the id of the container)")
+    add("--network", default="default", choices=words.NETWORKS, help="none, or that of the host (the default)")
+    add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
+    add("--read-only", action="store_true", help="let nothing be written outside of volumes")
+    add("-i", "--interactive", action="store_true", help="pass stdin on")
+    add("-t", "--tty", action="store_true", help="give the program a terminal")
+    add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit; -1 for none")
+    add("--shm-size", metavar="BYTES", help="the size of /dev/shm (default: 64m)")
+    # One positional for the image and all the rest: argparse would drop a `--` between two of them.
+    add("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace, env: Environment) -> int:
+    """Run the program; its exit code, or 125 and an error when there was no program to run."""
+    given = args.words[1:] if args.words[:1] == ["--"] else args.words
+    if not given:
+        raise UsageError("the image is missing", hint="pybuild images lists what there is")
+    options = _options(args, env, tuple(given[1:]))
+    try:
+        return _run(given[0], options, args, env)
+    except UsageError:
+        raise
+    except CommandError as error:
+        error.exit_code = error.status
+        raise
+    except (BuildError, CacheError) as error:
+        raise SandboxError(str(error), hint=error.hint) from error
+
+
+def _run(name: str, options: RunOptions, args: argparse.Namespace, env: Environment) -> int:
+    with Launcher() as launcher:
+        launcher.start()  # It gets ready while the image is being looked for.
+        from builder.runner.find import find_image
+        from builder.runner.run import Request, run
+
+        with Store.open(env.root) as store:
+            image = find_image(store, name, env.cwd, env.clock)
+            request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
+            return run(request, store, launcher)
+
+
+def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...]) -> RunOptions:
+    return RunOptions(
+        args=program,
+        entrypoint=args.entrypoint,
+        env=words.parse_variables(args.env, args.env_file, env.environ),
+        workdir=args.workdir,
+        user=args.user,
+        hostname=args.hostname,
+        network=args.network,
+        is_read_only=args.read_only,
+        is_interactive=args.interactive,
+        has_terminal=args.tty,
+        volumes=(
+            *(words.parse_volume(text, env.cwd) for text in args.volume),
+            *(words.parse_tmpfs(text) for text in args.tmpfs),
+        ),
+        extra_hosts=tuple(words.parse_host(text) for text in args.add_host),
+        rlimits=tuple(words.parse_ulimit(text) for text in args.ulimit),
+        shm_size=words.parse_bytes(args.shm_size, "shm-size") if args.shm_size is not None else None,
+    )

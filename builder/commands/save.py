@@ -1,0 +1,35 @@
+"""write an image of the local store to an archive"""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from builder.commands import Environment
+from builder.export_archive import plan_archive, write_archive
+from builder.export_file import open_destination
+from builder.export_pack import Compression, pack_stored
+from builder.image.names import parse_names
+from builder.image.stored import find_record, require_image
+from cache.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `pybuild save`."""
+    parser.add_argument("image", metavar="IMAGE", help="a name, a digest, or the start of an id")
+    parser.add_argument("-o", "--output", default="-", metavar="FILE", help="the archive, - for standard output")
+    parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="docker: docker load reads it too")
+
+
+def run(args: argparse.Namespace, env: Environment) -> int:
+    """Write the archive, under the name that the image was asked for by."""
+    with Store.open(env.root) as store:
+        record = find_record(store, args.image)
+        image = require_image(store, args.image)
+        names = parse_names([record.name] if record is not None and record.name else [])
+        packed = pack_stored(store, image, Compression())
+        archive = plan_archive([packed], names, docker=args.format == "docker")
+        dest = args.output if args.output == "-" else os.path.join(env.cwd, args.output)
+        with open_destination(dest, env.stdout_bytes) as sink:
+            write_archive(archive, store.blobs, sink)
+    return 0

@@ -1,0 +1,25 @@
+"""give an image of the local store another name"""
+
+from __future__ import annotations
+
+import argparse
+
+from builder.commands import Environment
+from builder.image.names import parse_names
+from builder.image.stored import require_image, tag_image
+from cache.store import Store
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments of `pybuild tag`."""
+    parser.add_argument("image", metavar="IMAGE", help="a name, a digest, or the start of an id")
+    parser.add_argument("name", nargs="+", metavar="NAME[:TAG]", help="what to call it; another image loses that name")
+
+
+def run(args: argparse.Namespace, env: Environment) -> int:
+    """Add the names."""
+    names = parse_names(args.name)
+    with Store.open(env.root) as store:
+        image = require_image(store, args.image)
+        tag_image(store, image.manifest_digest, image.config_digest, names)
+    return 0

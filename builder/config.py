@@ -1,0 +1,201 @@
+"""The image config while a stage is being lowered: what each instruction changes in it, and the history it leaves.
+
+Owns the document's field names (OCI image-spec, config; Docker's image-spec v1.3 for Healthcheck, Shell, OnBuild and
+ArgsEscaped). Knows no vertex and no file.
+"""
+
+from __future__ import annotations
+
+import copy
+import signal
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from builder import gofmt
+from builder.errors import BuildError
+from builder.plan import HistoryEntry
+from grammar.platforms import Platform
+
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHELL = ("/bin/sh", "-c")
+_WINDOWS_SHELL = ("cmd", "/S", "/C")
+_TRANSIENT = ("rootfs", "history", "created")
+
+
+class ImageConfig:
+    """The config document of a stage, its base's history, and the entries that the stage's instructions add."""
+
+    def __init__(self, document: Mapping[str, Any], base_layers: int = 0) -> None:
+        self.document: dict[str, Any] = {
+            key: copy.deepcopy(value) for key, value in document.items() if key not in _TRANSIENT
+        }
+        self.config: dict[str, Any] = dict(self.document.get("config") or {})
+        self.document["config"] = self.config
+        self.base_history: tuple[dict[str, Any], ...] = tuple(document.get("history") or ())
+        self.base_layers = base_layers
+        self.history: list[HistoryEntry] = []
+
+    @classmethod
+    def scratch(cls, platform: Platform) -> ImageConfig:
+        """The config of an empty root: a PATH and the root as working directory."""
+        document: dict[str, Any] = {"architecture": platform.architecture, "os": platform.os}
+        if platform.variant:
+            document["variant"] = platform.variant
+        document["config"] = {"WorkingDir": "/"}
+        if platform.os != "windows":
+            document["config"]["Env"] = ["PATH=" + DEFAULT_PATH]
+        return cls(document)
+
+    def derive(self) -> ImageConfig:
+        """The config that a stage FROM this one starts with: a copy, without this stage's ONBUILD triggers."""
+        derived = ImageConfig(self.document, self.base_layers)
+        derived.base_history = self.base_history
+        derived.history = list(self.history)
+        derived.config.pop("OnBuild", None)
+        return derived
+
+    def commit(self, created_by: str, *, layer: bool = False) -> None:
+        """Add a history entry; `layer` says that the instruction made a layer."""
+        self.history.append(HistoryEntry(created_by, empty_layer=not layer))
+
+    @property
+    def env(self) -> list[str]:
+        return list(self.config.get("Env") or ())
+
+    @property
+    def working_dir(self) -> str:
+        return str(self.config.get("WorkingDir") or "")
+
+    @property
+    def user(self) -> str:
+        return str(self.config.get("User") or "")
+
+    @property
+    def triggers(self) -> tuple[str, ...]:
+        """The ONBUILD triggers that the image carries."""
+        return tuple(self.config.get("OnBuild") or ())
+
+    @property
+    def shell(self) -> tuple[str, ...]:
+        """The words in front of a shell-form command: SHELL's, else the system's default."""
+        own = self.config.get("Shell")
+        if own:
+            return tuple(own)
+        return _WINDOWS_SHELL if self.document.get("os") == "windows" else DEFAULT_SHELL
+
+    def ensure_path(self) -> None:
+        """PATH is always set, except on Windows."""
+        if self.document.get("os") == "windows" or any(entry.partition("=")[0] == "PATH" for entry in self.env):
+            return
+        self.config["Env"] = [*self.env, "PATH=" + DEFAULT_PATH]
+
+    def set_env(self, pairs: Sequence[tuple[str, str]]) -> None:
+        """ENV: a variable that is set again keeps its place."""
+        env = self.env
+        places = {entry.partition("=")[0]: index for index, entry in enumerate(env)}
+        for key, value in pairs:
+            if key in places:
+                env[places[key]] = f"{key}={value}"
+            else:
+                places[key] = len(env)
+                env.append(f"{key}={value}")
+        self.config["Env"] = env
+        self.commit("ENV" + _pairs_text(pairs))
+
+    def set_labels(self, pairs: Sequence[tuple[str, str]]) -> None:
+        self.config["Labels"] = {**(self.config.get("Labels") or {}), **dict(pairs)}
+        self.commit("LABEL" + _pairs_text(pairs))
+
+    def set_cmd(self, argv: Sequence[str]) -> None:
+        self.config["Cmd"] = list(argv)
+        self.config["ArgsEscaped"] = True
+        self.commit("CMD " + gofmt.quoted_list(argv))
+
+    def set_entrypoint(self, argv: Sequence[str], *, keep_cmd: bool) -> None:
+        """ENTRYPOINT clears a CMD that was inherited, never one that the same stage has set."""
+        self.config["Entrypoint"] = list(argv)
+        if not keep_cmd:
+            self.config.pop("Cmd", None)
+        self.commit("ENTRYPOINT " + gofmt.quoted_list(argv))
+
+    def set_user(self, user: str) -> None:
+        self.config["User"] = user
+        self.commit("USER " + user)
+
+    def set_working_dir(self, path: str, *, layer: bool) -> None:
+        self.config["WorkingDir"] = path
+        self.commit("WORKDIR " + path, layer=layer)
+
+    def set_shell(self, words: Sequence[str]) -> None:
+        self.config["Shell"] = list(words)
+        self.commit("SHELL " + gofmt.plain_list(words))
+
+    def set_stop_signal(self, name: str) -> None:
+        check_signal(name)
+        self.config["StopSignal"] = name
+        self.commit("STOPSIGNAL " + name)
+
+    def set_maintainer(self, name: str) -> None:
+        self.document["author"] = name
+        self.commit("MAINTAINER " + name)
+
+    def expose(self, ports: Sequence[str]) -> None:
+        self.config["ExposedPorts"] = {**(self.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
+        self.commit("EXPOSE " + gofmt.plain_list(ports))
+
+    def add_volumes(self, volumes: Sequence[str]) -> None:
+        if "" in volumes:
+            raise BuildError("VOLUME specified can not be an empty string")
+        self.config["Volumes"] = {**(self.config.get("Volumes") or {}), **{volume: {} for volume in volumes}}
+        self.commit("VOLUME " + gofmt.plain_list(volumes))
+
+    def set_healthcheck(self, test: Sequence[str], times: Mapping[str, int], retries: int) -> None:
+        """HEALTHCHECK; `times` holds Interval, Timeout, StartPeriod and StartInterval in nanoseconds."""
+        check: dict[str, Any] = {"Test": list(test)}
+        check.update({name: value for name, value in times.items() if value})
+        if retries:
+            check["Retries"] = retries
+        self.config["Healthcheck"] = check
+        shown = " ".join(f"{name}:{gofmt.duration(value)}" for name, value in times.items())
+        self.commit(f"HEALTHCHECK {{Test:{gofmt.plain_list(test)} {shown} Retries:{retries}}}")
+
+    def add_trigger(self, expression: str) -> None:
+        """ONBUILD: kept in the config, without a line of history."""
+        self.config["OnBuild"] = [*self.triggers, expression]
+
+    def add_build_labels(self, labels: Mapping[str, str]) -> None:
+        """--label: set last, in no history."""
+        if labels:
+            self.config["Labels"] = {**(self.config.get("Labels") or {}), **labels}
+
+
+def _pairs_text(pairs: Sequence[tuple[str, str]]) -> str:
+    return "".join(f" {key}={value}" for key, value in pairs)
+
+
+def check_signal(name: str) -> None:
+    """Accept a number other than 0 or a signal's name with or without SIG, real-time ones included.
+
+    Raises BuildError for anything else. Source: Dockerfile reference, STOPSIGNAL.
+    """
+    if name.lstrip("+-").isdecimal():
+        if int(name) == 0:
+            raise BuildError(f"invalid signal: {name}")
+        return
+    short = name.upper().removeprefix("SIG")
+    if short in _signal_names():
+        return
+    hint = None
+    if short:
+        import difflib
+
+        near = difflib.get_close_matches(short, _signal_names(), 1)
+        hint = f"did you mean SIG{near[0]}?" if near else None
+    raise BuildError(f"invalid signal: {name}", hint=hint)
+
+
+def _signal_names() -> set[str]:
+    names = {member.name.removeprefix("SIG") for member in signal.Signals}
+    names |= {"CLD", "IO", "POLL", "STKFLT", "IOT", "PWR"}
+    names |= {f"RTMIN+{offset}" for offset in range(1, 16)} | {f"RTMAX-{offset}" for offset in range(1, 15)}
+    return names

@@ -1,0 +1,178 @@
+"""What `--output` says: a type and its attributes, as `docker buildx build` spells them.
+
+Text in, values out; every name and value is checked here, nothing is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from builder.errors import UsageError
+
+_COMPRESSION = ("compression", "compression-level", "force-compression")
+_IMAGE = ("name", *_COMPRESSION, "rewrite-timestamp", "oci-mediatypes", "annotation")
+_ALLOWED: dict[str, tuple[str, ...]] = {
+    "image": _IMAGE,
+    "oci": ("dest", "tar", *_IMAGE),
+    "docker": ("dest", *_IMAGE),
+    "local": ("dest", "platform-split"),
+    "tar": ("dest", "platform-split"),
+    "cacheonly": (),
+}
+_COMPRESSIONS = {"gzip": (0, 9), "zstd": (0, 22), "uncompressed": None}
+_ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
+
+
+class Annotation(NamedTuple):
+    """An annotation for one kind of document, on one platform or ("") all."""
+
+    place: str
+    platform: str
+    key: str
+    value: str
+
+
+class OutputSpec(NamedTuple):
+    """One `--output`. `dest` is a path, `-` for stdout, or "" where the type has none."""
+
+    type: str
+    dest: str = ""
+    names: tuple[str, ...] = ()
+    tar: bool = True
+    compression: str = ""
+    """"" when not said: gzip for archives, as they are for the store."""
+    compression_level: int | None = None
+    force_compression: bool = False
+    rewrite_timestamp: bool = False
+    platform_split: bool | None = None
+    annotations: tuple[Annotation, ...] = ()
+
+
+def parse_output(text: str) -> OutputSpec:
+    """Return what one `--output` value asks for; UsageError names what is wrong and what is allowed.
+
+    `type=oci,dest=x.tar` in CSV (quote a field that has a comma), a bare path is `type=local`, `-` is a tar to stdout.
+    """
+    fields = _fields(text)
+    if fields == [text] and not text.startswith("type="):
+        return OutputSpec("tar", "-") if text == "-" else OutputSpec("local", text)
+    attributes: dict[str, str] = {}
+    for field in fields:
+        key, equals, value = field.partition("=")
+        if not equals:
+            raise UsageError(f"output {text!r}: {field!r} is not key=value", hint="for example type=oci,dest=image.tar")
+        attributes[_attribute_name(key)] = value
+    kind = attributes.pop("type", "")
+    if kind not in _ALLOWED:
+        problem = f"unknown type {kind!r}" if kind else "the type is missing"
+        raise UsageError(f"output {text!r}: {problem}, allowed are {', '.join(_ALLOWED)}")
+    return _Attributes(text, kind, attributes).spec()
+
+
+def pick_annotations(annotations: Iterable[Annotation], place: str, platform: str = "") -> dict[str, str]:
+    """Return the annotations for one kind of document, sorted; those for another platform are left out."""
+    chosen = [a for a in annotations if a.place == place and a.platform in ("", platform)]
+    return {a.key: a.value for a in sorted(chosen)}
+
+
+def _fields(text: str) -> list[str]:
+    import csv
+
+    try:
+        rows = list(csv.reader([text], strict=True))
+    except csv.Error as error:
+        raise UsageError(f"output {text!r} is not valid CSV: {error}") from error
+    if len(rows) != 1 or not rows[0]:
+        raise UsageError(f"output {text!r} is empty", hint="for example type=oci,dest=image.tar")
+    return rows[0]
+
+
+def _attribute_name(key: str) -> str:
+    """Names are matched without regard to case, the key of an annotation is not a name."""
+    head, dot, rest = key.strip().partition(".")
+    return head.lower() + dot + rest
+
+
+class _Attributes:
+    """The attributes of one output while they are read."""
+
+    def __init__(self, text: str, kind: str, attributes: dict[str, str]) -> None:
+        self.text, self.kind, self.attributes = text, kind, attributes
+
+    def spec(self) -> OutputSpec:
+        annotations = tuple([self.annotation(key) for key in self.attributes if key.startswith("annotation")])
+        for key in self.attributes:
+            if key.split(".")[0].split("-")[0] != "annotation" and key not in _ALLOWED[self.kind]:
+                self.refuse(key)
+        if annotations and "annotation" not in _ALLOWED[self.kind]:
+            self.refuse("annotation")
+        if not self.flag("oci-mediatypes", True):
+            self.fail("oci-mediatypes=false: only OCI media types are written")
+        return OutputSpec(
+            type=self.kind,
+            dest=self.dest(),
+            names=tuple([name.strip() for name in self.attributes.get("name", "").split(",") if name.strip()]),
+            tar=self.flag("tar", True),
+            compression=self.compression(),
+            compression_level=self.level(),
+            force_compression=self.flag("force-compression", False),
+            rewrite_timestamp=self.flag("rewrite-timestamp", False),
+            platform_split=self.flag("platform-split", False) if "platform-split" in self.attributes else None,
+            annotations=annotations,
+        )
+
+    def fail(self, problem: str) -> None:
+        raise UsageError(f"output {self.text!r}: {problem}")
+
+    def refuse(self, key: str) -> None:
+        allowed = ", ".join(_ALLOWED[self.kind]) or "none"
+        self.fail(f"unknown attribute {key!r} for type {self.kind}, allowed: {allowed}")
+
+    def dest(self) -> str:
+        dest = self.attributes.get("dest", "")
+        if "dest" in _ALLOWED[self.kind] and not dest:
+            raise UsageError(
+                f"output {self.text!r}: dest is required for type {self.kind}",
+                hint=f"write type={self.kind},dest=PATH" + ("" if self.kind == "local" else ", or dest=- for stdout"),
+            )
+        if dest == "-" and (self.kind == "local" or not self.flag("tar", True)):
+            self.fail("a directory cannot be written to stdout")
+        return dest
+
+    def flag(self, key: str, default: bool) -> bool:
+        """As Go's strconv.ParseBool."""
+        value = self.attributes.get(key)
+        if value is None:
+            return default
+        if value in ("1", "t", "T", "true", "TRUE", "True"):
+            return True
+        if value not in ("0", "f", "F", "false", "FALSE", "False"):
+            self.fail(f"{key}={value} is not true or false")
+        return False
+
+    def compression(self) -> str:
+        value = self.attributes.get("compression", "")
+        if value not in _COMPRESSIONS and "compression" in self.attributes:
+            self.fail(f"unknown compression {value!r}, allowed are {', '.join(_COMPRESSIONS)}")
+        return value
+
+    def level(self) -> int | None:
+        value = self.attributes.get("compression-level")
+        if value is None:
+            return None
+        bounds = _COMPRESSIONS[self.compression() or "gzip"]
+        if bounds is None:
+            self.fail("compression-level needs compression=gzip or zstd")
+        elif not (value.isascii() and value.isdigit() and bounds[0] <= int(value) <= bounds[1]):
+            self.fail(f"compression-level {value!r} is not a number from {bounds[0]} to {bounds[1]}")
+        return int(value)
+
+    def annotation(self, key: str) -> Annotation:
+        """`annotation[-manifest|-index|-manifest-descriptor|-index-descriptor][[platform]].KEY=VALUE`."""
+        head, dot, name = key.partition(".")
+        place, bracket, platform = head.removeprefix("annotation").removeprefix("-").partition("[")
+        wrong_bracket = bracket and not platform.endswith("]")
+        if not (dot and name) or wrong_bracket or (place or "manifest") not in _ANNOTATED:
+            self.fail(f"{key!r} is no annotation, write annotation.KEY=VALUE")
+        return Annotation(place or "manifest", platform.removesuffix("]"), name, self.attributes[key])

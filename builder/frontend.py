@@ -1,0 +1,79 @@
+"""From a Dockerfile's bytes to a Plan, by the memo when the same bytes and options were lowered before.
+
+The memo is the door in front of lark and networkx: on a hit neither is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+from builder import codec
+from builder.context import BuildContext
+from builder.errors import BuildError
+from builder.options import BuildOptions
+from builder.plan import Plan
+from builder.resolver import Resolution, StoreResolver
+from cache.memo import Memo
+from grammar.platforms import Platform
+
+
+def load_plan(
+    context: BuildContext,
+    options: BuildOptions,
+    resolver: StoreResolver,
+    *,
+    memo: Memo,
+    host: str,
+    clock: Callable[[], int],
+) -> Plan:
+    """The Plan of the build, and its warnings. Raises BuildError or DockerfileError as `lower` does."""
+    if not context.source.strip():
+        raise BuildError(f"the Dockerfile cannot be empty: {context.dockerfile} has no instructions")
+    key = memo_key(context, options, host)
+    plan = _recall(memo.get(key), resolver)
+    if plan is None:
+        plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
+        document = {"bases": resolver.resolutions, "plan": codec.encode(plan)}
+        memo.put(key, codec.dumps(document))
+    return plan
+
+
+def memo_key(context: BuildContext, options: BuildOptions, host: str) -> str:
+    """What lowering depends on: the source, its name in messages, the options it sees, and this machine's platform."""
+    seen: dict[str, Any] = {
+        "codec": codec.VERSION,
+        "dockerfile": context.dockerfile,
+        "host": host,
+        "options": {name: value for name, value in options._asdict().items() if name not in ("context", "dockerfile")},
+    }
+    text = json.dumps(seen, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode("ascii"))
+    digest.update(b"\0")
+    digest.update(context.source)
+    return "plan:" + digest.hexdigest()
+
+
+def _recall(stored: bytes | None, resolver: StoreResolver) -> Plan | None:
+    if stored is None:
+        return None
+    document = json.loads(stored)
+    bases = [Resolution(*fields) for fields in document["bases"]]
+    if not all(resolver.still_valid(base) for base in bases):
+        return None
+    return codec.decode(document["plan"])
+
+
+def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: str) -> Plan:
+    from builder.lower import lower
+    from grammar.stages import parse
+
+    dockerfile = parse(context.source, filename=context.dockerfile)
+    return lower(dockerfile, options, resolver, filename=context.dockerfile, host=_platform(host))
+
+
+def _platform(text: str) -> Platform:
+    system, architecture, *variant = text.split("/")
+    return Platform(system, architecture, "".join(variant))

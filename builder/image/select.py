@@ -1,0 +1,96 @@
+"""Finding one image in an index: by tag, by digest, by platform, through nested indexes.
+
+The bytes of a document come from a `read` function, so that directories, archives and the store look the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from builder.errors import BuildError
+from builder.image.manifest import Index, Manifest, parse_manifest
+from builder.image.platform import choose, platform_of
+from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX, MEDIA_MANIFEST, Descriptor
+from cache.digest import Digest
+
+MAX_INDEX_DEPTH = 4
+"""Indexes in indexes: deeper ones are refused, whatever points at what."""
+
+REF_NAME = "org.opencontainers.image.ref.name"
+IMAGE_NAME = "io.containerd.image.name"
+
+_KNOWN_TYPES = (MEDIA_MANIFEST, MEDIA_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_DOCKER_INDEX)
+
+ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
+"""Returns the verified bytes of a document, raises BuildError when it is absent or damaged."""
+
+
+class Selected(NamedTuple):
+    """The manifest that was found, with its own bytes."""
+
+    digest: Digest
+    manifest: Manifest
+    raw: bytes
+
+
+def names_of(descriptor: Descriptor) -> tuple[str, ...]:
+    """Return the names and tags that an entry of a layout's index carries."""
+    annotations = descriptor.annotations or {}
+    return tuple([annotations[key] for key in (IMAGE_NAME, REF_NAME) if annotations.get(key)])
+
+
+def is_image(descriptor: Descriptor) -> bool:
+    """Return whether an entry is an image, not an attestation, a signature or something else that shares the index."""
+    platform = descriptor.platform or {}
+    return (
+        descriptor.media_type in _KNOWN_TYPES
+        and platform.get("architecture") != "unknown"
+        and "vnd.docker.reference.type" not in (descriptor.annotations or {})
+    )
+
+
+def find_entry(index: Index, wanted: str | None) -> tuple[Descriptor, ...]:
+    """Return the entries that `wanted` names: a digest, a full reference, or a tag; None is `latest` or all there is.
+
+    A tag matches `org.opencontainers.image.ref.name`, or what follows its last colon. No match: an empty tuple.
+    """
+    entries = tuple([entry for entry in index.manifests if is_image(entry)])
+    if wanted is None:
+        return find_entry(index, "latest") or entries
+    if wanted.startswith("sha256:"):
+        return tuple([entry for entry in index.manifests if entry.digest == wanted])[:1]
+    exact = tuple([entry for entry in entries if wanted in names_of(entry)])
+    return exact or tuple(
+        [entry for entry in entries if wanted in [name.rpartition(":")[2] for name in names_of(entry)]]
+    )
+
+
+def select_manifest(entries: Sequence[Descriptor], read: ReadDocument, platform: str) -> Selected | None:
+    """Return the manifest for `platform` among `entries`, None if there is none.
+
+    The only manifest of a layout is taken whatever its platform is; what an index lists is chosen by platform.
+    """
+    for _ in range(MAX_INDEX_DEPTH + 1):
+        entry = entries[0] if len(entries) == 1 else _choose(entries, platform)
+        if entry is None:
+            return None
+        raw = read(entry)
+        document = parse_manifest(raw, f"manifest {entry.digest}")
+        if isinstance(document, Manifest):
+            return Selected(entry.digest, document, raw)
+        entries = [manifest for manifest in document.manifests if is_image(manifest)]
+        if not entries or (_choose(entries, platform) is None and any(entry.platform for entry in entries)):
+            return None
+    raise BuildError(f"index {entries[0].digest} is nested more than {MAX_INDEX_DEPTH} levels deep")
+
+
+def _choose(entries: Sequence[Descriptor], platform: str) -> Descriptor | None:
+    chosen = choose([platform_of(entry.platform or {}) for entry in entries], platform)
+    return None if chosen is None else entries[chosen]
+
+
+def platforms_in(entries: Sequence[Descriptor]) -> str:
+    """Return the platforms of `entries` for an error message."""
+    found = sorted({platform_of(entry.platform or {}) for entry in entries} - {""})
+    return ", ".join(found) or "none stated"

@@ -1,0 +1,125 @@
+"""Images of the local store: two documents in its blobs, a row for each name, and a chain of snapshots.
+
+Finding them by name or id, naming them. What is not in the store is None here; fetching it is somebody else's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from builder.errors import BuildError
+from builder.image.config import diff_ids, parse_config
+from builder.image.manifest import Manifest, parse_manifest
+from builder.image.names import ImageName, parse_name
+from builder.image.platform import choose, platform_of
+from cache.digest import Digest, sha256_bytes
+from cache.errors import CacheError
+from cache.images import ImageRecord
+from cache.snapshot import chain_id
+from cache.store import Store
+
+
+class StoredImage(NamedTuple):
+    """An image whose documents and layers the store has. The config digest is the image's id."""
+
+    manifest_digest: Digest
+    config_digest: Digest
+    config: dict[str, Any]
+    manifest: Manifest
+    chain_id: str
+
+
+def chain_id_of(layers: Iterable[Digest]) -> str:
+    """Return the ChainID of uncompressed layers, bottom first; "" for none."""
+    chain = ""
+    for diff_id in layers:
+        chain = chain_id(chain, diff_id)
+    return chain
+
+
+def read_image(store: Store, manifest_digest: Digest) -> StoredImage:
+    """Return the image with this manifest; CacheError when a document of it is missing or damaged."""
+    manifest = parse_manifest(store.blobs.read(manifest_digest), f"manifest {manifest_digest}")
+    if not isinstance(manifest, Manifest):
+        raise BuildError(f"manifest {manifest_digest} is an index, expected an image")
+    return with_config(manifest_digest, manifest, store.blobs.read(manifest.config.digest))
+
+
+def with_config(manifest_digest: Digest, manifest: Manifest, config_raw: bytes) -> StoredImage:
+    """Return the image that a manifest and the bytes of its config make; BuildError when the two disagree."""
+    config = parse_config(config_raw)
+    layers = diff_ids(config)
+    if len(layers) != len(manifest.layers):
+        raise BuildError(
+            f"image {manifest_digest} is malformed: its config has {len(layers)} diff_ids, "
+            f"its manifest {len(manifest.layers)} layers"
+        )
+    return StoredImage(manifest_digest, manifest.config.digest, config, manifest, chain_id_of(layers))
+
+
+def resolve_image(store: Store, text: str, platform: str = "") -> StoredImage | None:
+    """Return the image that `name[:tag][@digest]` or an id (`sha256:<hex>`, or the start of it) names, None if none.
+
+    An image that does not run on `platform` ("" for any) is None as well. Names come before ids.
+    """
+    record = find_record(store, text)
+    if record is None:
+        return None
+    image = read_image(store, Digest(record.manifest_digest))
+    if platform and choose([platform_of(image.config)], platform) is None:
+        return None
+    return image
+
+
+def find_record(store: Store, text: str) -> ImageRecord | None:
+    """Return the row of the image that a name or an id names, None if there is none; BuildError for an ambiguous id."""
+    try:
+        name = parse_name(text)
+    except BuildError:
+        return _find_id(store, text)
+    if name.digest:
+        return _find_id(store, name.digest)
+    return store.images.get(str(name)) or _find_id(store, text)
+
+
+def _find_id(store: Store, text: str) -> ImageRecord | None:
+    """An id may belong to several manifests: the same image with layers compressed in another way."""
+    start = text if text.startswith("sha256:") else f"sha256:{text}"
+    if start == "sha256:":
+        return None
+    found = [
+        record
+        for record in store.images.walk()
+        if record.manifest_digest.startswith(start) or record.config_digest.startswith(start)
+    ]
+    if len({record.config_digest for record in found}) > 1:
+        raise BuildError(f"image {text!r} is ambiguous: several ids start so", hint="give more digits")
+    return found[0] if found else None
+
+
+def require_image(store: Store, text: str) -> StoredImage:
+    """Return the image that a name or an id names; BuildError when the store has none."""
+    try:
+        image = resolve_image(store, text)
+    except CacheError as error:
+        raise BuildError(f"image {text!r} is damaged: {error}", hint=error.hint) from error
+    if image is None:
+        raise BuildError(f"no such image: {text!r}", hint="`pybuild images` lists what there is")
+    return image
+
+
+def put_document(store: Store, raw: bytes) -> Digest:
+    """Put a document of an image into the store, unless it is there; its digest. Idempotent."""
+    digest = sha256_bytes(raw)
+    if store.blobs.size(digest) != len(raw):
+        store.blobs.put_bytes(raw)
+    return digest
+
+
+def tag_image(store: Store, manifest_digest: Digest, config_digest: Digest, names: Sequence[ImageName]) -> None:
+    """Let the names (none: the image is kept without one) mean an image of the store. Idempotent."""
+    for name in [str(name) for name in names] or [""]:
+        record = store.images.get(name) if name else None
+        if record is None or record.manifest_digest != manifest_digest:
+            store.images.tag(name, manifest_digest, config_digest)

@@ -1,0 +1,76 @@
+"""RUN --mount=type=cache: a directory of the store that outlives the build, by id and sharing mode.
+
+    <root>/cache-mounts/<sha256 of id>/0/     the shared directory, and the first private one
+    <root>/cache-mounts/<sha256 of id>/N/     further private ones, for steps that run at the same time
+
+A `locked` or `private` directory is held by a lock of the store while its step runs. The id never becomes a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import ExitStack
+
+from builder.errors import BuildError
+from builder.plan import MountOp
+from builder.sandbox.spec import Mount
+from builder.worker import Worker
+from cache.errors import CacheError
+from cache.snapshots import Snapshot
+
+_PRIVATE_AT_MOST = 64
+
+
+def cache_mount(mount: MountOp, source: Snapshot | None, worker: Worker, stack: ExitStack) -> Mount:
+    """The mount for one step; its lock is held until `stack` closes.
+
+    A new directory starts with what `source` holds at the mount's source path, else empty.
+    """
+    digest = hashlib.sha256(os.fsencode(mount.id)).hexdigest()
+    base = os.path.join(worker.store.root, "cache-mounts", digest)
+    number = _take(mount, digest, worker, stack)
+    directory = os.path.join(base, str(number))
+    with worker.store.locks.exclusive(f"cache-mount-fill:{digest}"):
+        if not os.path.isdir(directory):
+            _create(directory, mount, source, worker)
+    return Mount("bind", mount.target, directory, mount.read_only, {})
+
+
+def _take(mount: MountOp, digest: str, worker: Worker, stack: ExitStack) -> int:
+    locks = worker.store.locks
+    if mount.sharing == "locked":
+        stack.enter_context(locks.exclusive(f"cache-mount:{digest}:0"))
+    if mount.sharing != "private":
+        return 0
+    for number in range(_PRIVATE_AT_MOST):
+        try:
+            stack.enter_context(locks.exclusive(f"cache-mount:{digest}:{number}", blocking=False))
+        except CacheError:
+            continue
+        return number
+    raise BuildError(f'cache mount "{mount.id}" is in use by {_PRIVATE_AT_MOST} steps')
+
+
+def _create(directory: str, mount: MountOp, source: Snapshot | None, worker: Worker) -> None:
+    """Make the directory complete beside its place, then rename: a killed build leaves no half-filled cache."""
+    from builder.ops import fileop
+    from builder.plan import CopyAction, FileOp
+    from builder.sandbox.fsops import SafeRoot
+    from cache.removal import remove_tree
+
+    filling = directory + ".new"
+    if os.path.lexists(filling):
+        remove_tree(filling)
+    os.makedirs(filling)
+    fd = os.open(filling, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        if source is not None:
+            copy = CopyAction(1, mount.source, "/", allow_wildcard=False)
+            with worker.view(source) as tree:
+                fileop.apply(FileOp((copy,)), SafeRoot(fd), {1: tree})
+        os.fchown(fd, mount.uid, mount.gid)
+        os.fchmod(fd, 0o755 if mount.mode is None else mount.mode)
+    finally:
+        os.close(fd)
+    os.rename(filling, directory)

@@ -1,0 +1,189 @@
+"""The two questions an operation answers: what does your result depend on, and run.
+
+A key's manifest names the operation and every input; two manifests that differ say why a step missed. By definition an
+input stands with its own key (a local directory with the digest of what is read of it); by content every input stands
+with the digest of what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from builder.errors import BuildError
+from builder.plan import (
+    CopyAction,
+    ExecOp,
+    FileOp,
+    HttpSourceOp,
+    ImageSourceOp,
+    LocalSourceOp,
+    MergeOp,
+    Op,
+    Vertex,
+)
+from cache.errors import CacheError
+from cache.snapshots import EMPTY, ActiveSnapshot, Snapshot
+
+if TYPE_CHECKING:
+    from builder.ops.tree import SourceTree
+    from builder.solver import VertexState
+    from builder.worker import Worker
+
+Inputs: TypeAlias = "Sequence[VertexState | None]"
+_UNKEYED = ("proxy_env", "ulimits", "shm_size")
+"""Fields of an ExecOp that do not decide its result: proxies and resource limits."""
+
+
+@contextmanager
+def located(vertex: Vertex) -> Iterator[None]:
+    """Give errors the vertex's place in the Dockerfile; the store's errors become the build's."""
+    try:
+        yield
+    except BuildError as error:
+        error.location = error.location or vertex.location
+        raise
+    except CacheError as error:
+        raise BuildError(str(error), hint=error.hint, location=vertex.location) from error
+
+
+def _operation(op: Op) -> dict[str, Any]:
+    """The operation itself, without its inputs, as plain values."""
+    if isinstance(op, ExecOp):
+        fields = {name: value for name, value in op._asdict().items() if name not in _UNKEYED}
+        fields["mounts"] = [mount._asdict() for mount in op.mounts]
+        return {"op": "exec", **fields}
+    if isinstance(op, FileOp):
+        return {"op": "file", "actions": [{"action": type(a).__name__, **a._asdict()} for a in op.actions]}
+    if isinstance(op, MergeOp):
+        return {"op": "merge"}
+    if isinstance(op, ImageSourceOp):
+        return {"op": "image", "chain_id": op.chain_id}
+    return {"op": "local" if isinstance(op, LocalSourceOp) else "http"}
+
+
+def by_definition(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[str, Any]:
+    """The manifest of a vertex's definition key. Needs no result of an input.
+
+    Raises BuildError when a local directory lacks what the operation reads.
+    """
+
+    def describe(_position: int, state: VertexState) -> dict[str, Any]:
+        return {"key": state.key}
+
+    return _manifest(vertex, inputs, worker, describe)
+
+
+def by_content(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[str, Any]:
+    """The manifest of a vertex's content key. Every input has its result."""
+
+    def describe(position: int, state: VertexState) -> dict[str, Any]:
+        if position and isinstance(vertex.op, FileOp):
+            with worker.view(_result(state)) as tree:
+                return _read_of(vertex.op, position, tree)
+        return {"content": _result(state).content_digest}
+
+    return {**_manifest(vertex, inputs, worker, describe), "by": "content"}
+
+
+def _manifest(
+    vertex: Vertex, inputs: Inputs, worker: Worker, describe: Callable[[int, VertexState], dict[str, Any]]
+) -> dict[str, Any]:
+    """The operation and its inputs: local directories by what is read of them, the others as `describe` says."""
+    manifest = _operation(vertex.op)
+    if isinstance(vertex.op, HttpSourceOp):
+        from builder.ops.fetch import http_key
+
+        manifest.update(http_key(vertex.op, worker.fetched(vertex.op)))
+    described: list[dict[str, Any]] = []
+    for position, state in enumerate(inputs):
+        if state is None:
+            described.append({"empty": True})
+        elif isinstance(state.vertex.op, LocalSourceOp):
+            described.append(_read_of(vertex.op, position, worker.tree(state.vertex.op.name)))
+        else:
+            described.append(describe(position, state))
+    return {**manifest, "inputs": described}
+
+
+def _read_of(op: Op, position: int, tree: SourceTree) -> dict[str, Any]:
+    """What a file operation reads of one input: a digest for each of its copies, and the files behind it."""
+    from builder.ops.select import selection
+
+    assert isinstance(op, FileOp), "only file operations read local directories"
+    copies = [action for action in op.actions if isinstance(action, CopyAction) and action.input == position]
+    found = [selection(copy, tree) for copy in copies]
+    return {"digests": [each.digest for each in found], "files": [list(each.files) for each in found]}
+
+
+def _result(state: VertexState) -> Snapshot:
+    assert state.result is not None, f"{state.vertex.name} has no result yet"
+    return state.result
+
+
+def execute(vertex: Vertex, index: int, inputs: Inputs, worker: Worker) -> Snapshot:
+    """Run the operation of the plan's vertex `index`; returns its committed root.
+
+    Raises BuildError, and leaves no active snapshot then.
+    """
+    op = vertex.op
+    if isinstance(op, ExecOp):
+        from builder.ops.exec import run_exec
+
+        return run_exec(op, index, [EMPTY if state is None else _result(state) for state in inputs], worker)
+    if isinstance(op, MergeOp):
+        return _merge(inputs, worker)
+    base = EMPTY if not inputs or inputs[0] is None else _result(inputs[0])
+    return _run_files(op, base, inputs, worker)
+
+
+def _merge(inputs: Inputs, worker: Worker) -> Snapshot:
+    base, top = (EMPTY if state is None else _result(state) for state in inputs)
+    for layer in top.layers:
+        base = worker.store.snapshots.stack(base, layer)
+    return base
+
+
+def _run_files(op: Op, base: Snapshot, inputs: Inputs, worker: Worker) -> Snapshot:
+    """File actions, or a fetched file, on top of `base`."""
+    snapshots = worker.store.snapshots
+    active = snapshots.prepare(base)
+    try:
+        if isinstance(op, HttpSourceOp):
+            from builder.ops.fetch import materialise
+
+            materialise(op, worker.fetched(op), worker.store, active.upper_dir)
+        else:
+            assert isinstance(op, FileOp)
+            _apply(op, snapshots.lower_dirs(base), active, inputs, worker)
+        return snapshots.commit(active)
+    except BaseException:
+        snapshots.discard(active)
+        raise
+
+
+def _apply(op: FileOp, lower: Sequence[str], active: ActiveSnapshot, inputs: Inputs, worker: Worker) -> None:
+    from builder.ops.fileop import apply
+    from builder.sandbox.fsops import SafeRoot
+    from builder.sandbox.overlay import mount_detached
+
+    fd = mount_detached(lower, active.upper_dir, active.work_dir)
+    try:
+        with ExitStack() as stack:
+            apply(op, SafeRoot(fd), _trees(inputs, worker, stack))
+    finally:
+        os.close(fd)
+
+
+def _trees(inputs: Inputs, worker: Worker, stack: ExitStack) -> dict[int, SourceTree]:
+    trees: dict[int, SourceTree] = {}
+    for position, state in enumerate(inputs):
+        if position == 0 or state is None:
+            continue
+        if isinstance(state.vertex.op, LocalSourceOp):
+            trees[position] = worker.tree(state.vertex.op.name)
+        else:
+            trees[position] = stack.enter_context(worker.view(_result(state)))
+    return trees

@@ -1,0 +1,167 @@
+"""RUN: a process in a sandbox on the snapshot before it; what it changed is the result.
+
+Turns an ExecOp into a ProcessSpec with its mounts, passes output on, and explains a failure. How the sandbox is made is
+`sandbox`'s.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from builder.errors import BuildError
+from builder.ops.cache_mount import cache_mount
+from builder.plan import SCRATCH, ExecOp, MountOp
+from builder.sandbox.launcher import Streams
+from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Mount, ProcessSpec, RootMount
+from builder.worker import Worker
+from cache.snapshots import Snapshot
+
+TAIL_BYTES = 8 << 10
+"""How much of a failed step's output its error carries."""
+
+
+def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker) -> Snapshot:
+    """The root after the process ended with 0; `inputs[0]` is the root it started on, output is vertex `index`'s.
+
+    Raises BuildError with the exit code and the last output otherwise, SandboxError when there was no process.
+    """
+    if op.security == "insecure" and "security.insecure" not in worker.allowed:
+        raise BuildError("security.insecure is not allowed", hint="grant it with --allow security.insecure")
+    snapshots = worker.store.snapshots
+    active = snapshots.prepare(inputs[0])
+    try:
+        with ExitStack() as stack:
+            mounts, extra_env = _mounts(op, inputs, worker, stack)
+            spec = _spec(op, mounts, extra_env)
+            root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir)
+            output = Output(worker, index)
+            status = output.run(spec, root)
+        _check(op, status, output)
+        return snapshots.commit(active)
+    except BaseException:
+        snapshots.discard(active)
+        raise
+
+
+def _check(op: ExecOp, status: ExitStatus, output: Output) -> None:
+    if status.code == 0:
+        return
+    shown = " ".join(op.argv)
+    how = f"exit code: {status.code}"
+    hint = None
+    if status.signal is not None:
+        how += f" (killed by signal {status.signal})"
+    elif status.code == 127:
+        hint = "the command was not found: is it installed in this stage, and on PATH?"
+    elif status.code == 126:
+        hint = "the command cannot be executed: does it have the x bit, and an interpreter that exists?"
+    raise BuildError(f'process "{shown}" did not complete successfully: {how}', hint=hint, output=output.tail())
+
+
+class Output:
+    """What a step writes: passed to the reporter as it comes, the end of it kept for an error."""
+
+    def __init__(self, worker: Worker, index: int) -> None:
+        self._worker = worker
+        self._index = index
+        self._tail = b""
+
+    def run(self, spec: ProcessSpec, root: RootMount) -> ExitStatus:
+        """Run the process with its output read; returns when it and its output have ended."""
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
+        reader.start()
+        try:
+            return self._worker.launcher.run(spec, root, Streams(None, writing, writing))
+        finally:
+            os.close(writing)
+            reader.join()
+
+    def _read(self, fd: int) -> None:
+        with open(fd, "rb", buffering=0) as pipe:
+            while chunk := pipe.read(64 << 10):
+                self._tail = (self._tail + chunk)[-TAIL_BYTES:]
+                self._worker.reporter.output(self._index, chunk)
+
+    def tail(self) -> str:
+        """The last output, as text."""
+        return self._tail.decode("utf-8", "replace")
+
+
+def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> ProcessSpec:
+    insecure = op.security == "insecure"
+    return ProcessSpec(
+        argv=op.argv,
+        env=(*op.env, *op.proxy_env, *extra_env),
+        cwd=op.cwd or "/",
+        user=op.user,
+        hostname=op.hostname or DEFAULT_HOSTNAME,
+        network="none" if op.network == "none" else "host",
+        mounts=mounts,
+        insecure=insecure,
+        seccomp=not insecure,
+        rlimits=tuple(_rlimit(text) for text in op.ulimits),
+        shm_size=op.shm_size or DEFAULT_SHM_SIZE,
+        extra_hosts=op.extra_hosts,
+    )
+
+
+def _rlimit(text: str) -> tuple[str, int, int]:
+    """`nofile=1024:2048` -> name, soft, hard."""
+    name, _, values = text.partition("=")
+    soft, _, hard = values.partition(":")
+    return name, int(soft), int(hard or soft)
+
+
+def _mounts(
+    op: ExecOp, inputs: Sequence[Snapshot], worker: Worker, stack: ExitStack
+) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
+    mounts: list[Mount] = []
+    env: list[str] = []
+    agents = 0
+    for mount in op.mounts:
+        if mount.kind == "secret":
+            _secret(mount, worker, mounts, env)
+        elif mount.kind == "ssh":
+            _ssh(mount, worker, mounts, env, agents)
+            agents += 1
+        elif mount.kind == "tmpfs":
+            mounts.append(Mount("tmpfs", mount.target, None, False, {"size": mount.size}))
+        elif mount.kind == "cache":
+            source = None if mount.input == SCRATCH else inputs[mount.input]
+            mounts.append(cache_mount(mount, source, worker, stack))
+        else:
+            mounts.append(_bind(mount, inputs, worker))
+    return tuple(mounts), tuple(env)
+
+
+def _bind(mount: MountOp, inputs: Sequence[Snapshot], worker: Worker) -> Mount:
+    """A part of another root; what a step writes into it is thrown away."""
+    lower = () if mount.input == SCRATCH else worker.store.snapshots.lower_dirs(inputs[mount.input])
+    options = {"lower_dirs": list(lower), "subpath": mount.source}
+    return Mount("overlay", mount.target, None, mount.read_only, options)
+
+
+def _secret(mount: MountOp, worker: Worker, mounts: list[Mount], env: list[str]) -> None:
+    found = worker.secrets.read(mount.id)
+    if found is None and mount.required:
+        raise BuildError(f"secret {mount.id}: not found", hint=f"give it with --secret id={mount.id},src=FILE")
+    if mount.env:
+        env.append(f"{mount.env}={os.fsdecode(found or b'')}")
+    if mount.target and found is not None:
+        options = {"content": os.fsdecode(found), "mode": mount.mode, "uid": mount.uid, "gid": mount.gid}
+        mounts.append(Mount("file", mount.target, None, True, options))
+
+
+def _ssh(mount: MountOp, worker: Worker, mounts: list[Mount], env: list[str], number: int) -> None:
+    target = mount.target or f"/run/buildkit/ssh_agent.{number}"
+    socket = worker.secrets.ssh.get(mount.id)
+    if socket is None and mount.required:
+        raise BuildError(f"ssh agent {mount.id}: not found", hint="give it with --ssh default or --ssh ID=SOCKET")
+    if not number:
+        env.append("SSH_AUTH_SOCK=" + target)
+    if socket is not None:
+        mounts.append(Mount("bind", target, socket, False, {}))

@@ -1,0 +1,221 @@
+"""The build context as a source: a directory of this machine seen through its ignore patterns.
+
+Everything in it belongs to root and has no extended attributes. What is ignored is not there. Nothing is read through a
+symbolic link, so none leads out of the directory. The tree is what one scan found: a file that is another one by the
+time it is copied is an error, because the cache key was made of the first.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from builder.errors import BuildError
+from builder.ops.tree import entry_of, similar_name
+from builder.ops.wildcard import has_wildcard, path_matcher
+from builder.plan import CopyAction, FileOp, LocalSourceOp, Vertex
+from builder.sandbox import syscalls
+from builder.sandbox.fsops import Directory, clean
+from cache.contenthash import FileEntry, Keep, file_digest, scan
+from cache.errors import CacheError
+from cache.statcache import FileDigests, StatCache
+from grammar.errors import DockerfileError
+
+if TYPE_CHECKING:
+    from grammar.ignore import IgnoreMatcher, MatchState
+
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+
+
+class ContextTree:
+    """A directory of this machine, as one scan saw it. Any thread may read it."""
+
+    keeps_owners = False
+
+    def __init__(
+        self,
+        root_dir: str,
+        matcher: IgnoreMatcher | None,
+        statcache: StatCache | None,
+        *,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        self.root_dir = root_dir
+        self._matcher = matcher
+        self._statcache = statcache
+        self._sources = None if sources is None else tuple(clean(source)[1:] for source in sources)
+        self._roots = () if self._sources is None else tuple({_literal(source) for source in self._sources})
+        self._is_partial = "" not in self._roots and self._sources is not None
+        self._digests = FileDigests() if statcache is None else statcache.load(self._root_key)
+        self._top = entry_of("", os.stat(root_dir), "")
+        self._found = scan(root_dir, _keep(matcher, self._roots if self._is_partial else None))
+        self._members: dict[str, list[FileEntry]] | None = None
+
+    @property
+    def _root_key(self) -> str:
+        return os.path.abspath(self.root_dir)
+
+    def save(self) -> None:
+        """Keep the digests that were taken, for the next build."""
+        if self._statcache is not None:
+            self._statcache.save(self._root_key, self._digests)
+
+    def lstat(self, path: str) -> FileEntry | None:
+        if not path:
+            return self._top
+        found = self._found.get(path)
+        if found is None and self._is_partial and not _is_below_any(path, self._roots):
+            self._widen()
+            found = self._found.get(path)
+        return found
+
+    def entries(self, path: str) -> Sequence[FileEntry]:
+        if self._members is None:
+            members: dict[str, list[FileEntry]] = {}
+            for entry in self._found.values():
+                members.setdefault(entry.path.rpartition("/")[0], []).append(entry)
+            self._members = members
+        return self._members.get(path, [])
+
+    def below(self, path: str) -> Iterable[FileEntry]:
+        if not path:
+            return self._found.values()
+        prefix = path + "/"
+        return [entry for name, entry in self._found.items() if name.startswith(prefix)]
+
+    def open_dir(self, path: str) -> Directory:
+        fd = os.open(self.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return Directory(syscalls.openat2(fd, path or ".", os.O_RDONLY | os.O_DIRECTORY, 0, _BENEATH))
+        except OSError as error:
+            raise _changed(path) from error
+        finally:
+            os.close(fd)
+
+    def digest(self, entry: FileEntry) -> str:
+        return file_digest(f"{self.root_dir}/{entry.path}", entry, self._digests)
+
+    def capability(self, _fd: int) -> bytes | None:
+        return None
+
+    def check(self, entry: FileEntry, info: os.stat_result) -> None:
+        found = stat.S_ISREG(info.st_mode), info.st_size, info.st_mtime_ns, info.st_ino
+        if found != (True, entry.size, entry.mtime_ns, entry.ino):
+            raise _changed(entry.path)
+
+    def has_directory(self, path: str) -> bool:
+        """A directory counts when some source takes something of it; a wildcard that matched nothing does not."""
+        entry = self.lstat(path)
+        if entry is None or entry.kind != "d":
+            return False
+        return self._sources is None or not path or any(self._touches(source, path) for source in self._sources)
+
+    def why_missing(self, path: str) -> str | None:
+        if self._matcher is not None and os.path.lexists(os.path.join(self.root_dir, path)):
+            return f'"{path}" is excluded by the .dockerignore file'
+        self._widen()
+        return similar_name(self, path)
+
+    def _widen(self) -> None:
+        """See all of the directory, where `sources` first let only a part be scanned."""
+        if self._is_partial:
+            self._found = scan(self.root_dir, _keep(self._matcher, None))
+            self._members = None
+            self._is_partial = False
+
+    def _touches(self, source: str, directory: str) -> bool:
+        """Whether a source takes a directory, one above it, or something in it."""
+        if not any(map(has_wildcard, source.split("/"))):
+            return _is_below(directory, source) or (_is_below(source, directory) and source in self._found)
+        matches, depth = path_matcher(source), source.count("/") + 1
+        names = directory.split("/")
+        if len(names) >= depth:
+            return matches("/".join(names[:depth]))
+        prefix = directory + "/"
+        return any(path.startswith(prefix) and path.count("/") + 1 == depth and matches(path) for path in self._found)
+
+
+def context_tree(
+    root_dir: str,
+    matcher: IgnoreMatcher | None,
+    statcache: StatCache | None,
+    *,
+    sources: Sequence[str] | None = None,
+) -> ContextTree:
+    """The tree of a directory: one scan, ignored files left out.
+
+    `sources` are all paths and wildcards that the plan reads from it (`sources_of`). Then only what they can mean is
+    scanned, and a wildcard below a directory has to match something unless another source takes of that directory
+    (BuildKit sends no more than that). Raises BuildError for a directory that cannot be read.
+    """
+    try:
+        return ContextTree(root_dir, matcher, statcache, sources=sources)
+    except OSError as error:
+        raise BuildError(f'build context "{root_dir}": {(error.strerror or str(error)).lower()}') from error
+    except (CacheError, DockerfileError) as error:
+        raise BuildError(f"build context: {error}", hint=error.hint) from error
+
+
+def sources_of(vertices: Sequence[Vertex], name: str) -> tuple[str, ...]:
+    """Every path and wildcard that the file operations of a plan read from the local directory `name`."""
+    return tuple(sorted(set(_reads(vertices, LocalSourceOp(name)))))
+
+
+def _reads(vertices: Sequence[Vertex], local: LocalSourceOp) -> Iterator[str]:
+    for vertex in vertices:
+        if isinstance(vertex.op, FileOp):
+            for action in vertex.op.actions:
+                if isinstance(action, CopyAction) and action.input >= 0:
+                    index = vertex.inputs[action.input]
+                    if index >= 0 and vertices[index].op == local:
+                        yield action.source
+
+
+def _literal(source: str) -> str:
+    """What comes before a source's first wildcard."""
+    parts = source.split("/")
+    wild = next((i for i, part in enumerate(parts) if has_wildcard(part)), len(parts))
+    return "/".join(parts[:wild])
+
+
+def _keep(matcher: IgnoreMatcher | None, roots: Sequence[str] | None) -> Keep | None:
+    """What a scan keeps: not what is ignored, and of the rest only what is on the way to or below `roots`."""
+    if roots is None:
+        return None if matcher is None else _matched_by(matcher)
+    above = {root.rsplit("/", count)[0] for root in roots for count in range(root.count("/") + 1)}
+    inner = (lambda _path, _is_dir: True) if matcher is None else _matched_by(matcher)
+
+    def keep(path: str, is_dir: bool) -> bool | None:
+        return inner(path, is_dir) if path in above or _is_below_any(path, roots) else None
+
+    return keep
+
+
+def _matched_by(matcher: IgnoreMatcher) -> Keep:
+    states: dict[str, MatchState] = {}
+
+    def keep(path: str, is_dir: bool) -> bool | None:
+        ignored, state = matcher.match(path, states.get(path.rpartition("/")[0]))
+        if is_dir:
+            states[path] = state
+        if not ignored:
+            return True
+        return False if is_dir and matcher.may_have_exceptions_below(path) else None
+
+    return keep
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return not directory or path == directory or path.startswith(directory + "/")
+
+
+def _is_below_any(path: str, directories: Iterable[str]) -> bool:
+    return any(_is_below(path, directory) for directory in directories)
+
+
+def _changed(path: str) -> BuildError:
+    return BuildError(
+        f'"/{path}" changed while the build was reading it', hint="build again when nothing writes to the context"
+    )

@@ -1,0 +1,33 @@
+"""What a build was asked to do: the command line's words, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class SecretSource(NamedTuple):
+    """One `--secret`: where the bytes come from. Exactly one of `path` and `env` is set."""
+
+    id: str
+    path: str = ""
+    env: str = ""
+
+
+class BuildOptions(NamedTuple):
+    """The options of `pybuild build` that decide what the result is; names as in `docker buildx build`."""
+
+    context: str = "."
+    dockerfile: str = ""
+    target: str = ""
+    build_args: Mapping[str, str] = {}
+    labels: Mapping[str, str] = {}
+    platform: str = ""
+    named_contexts: Mapping[str, str] = {}
+    no_cache: bool = False
+    no_cache_filter: tuple[str, ...] = ()
+    network: str = "default"
+    extra_hosts: tuple[str, ...] = ()
+    shm_size: int = 0
+    ulimits: tuple[str, ...] = ()
+    source_date_epoch: int | None = None

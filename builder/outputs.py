@@ -1,0 +1,91 @@
+"""From solved vertices to results: which root and which times make each image, and where --tag and --output send it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from builder.errors import BuildError
+from builder.exporter import Exported, ImageInput, OutputSpec, export, parse_output
+from builder.image.timestamp import parse_time
+from builder.options import BuildOptions
+from builder.plan import SCRATCH, PlannedImage
+from builder.solver import Solver, VertexState
+from cache.snapshots import EMPTY
+
+
+def output_specs(outputs: Sequence[str], tags: Sequence[str], options: BuildOptions) -> list[OutputSpec]:
+    """What to write: every --output, and the local store for --tag or when nothing else is asked for.
+
+    With SOURCE_DATE_EPOCH every timestamp of the image is clamped, those in its layers, too. Raises UsageError.
+    """
+    specs = [parse_output(text) for text in outputs]
+    specs = [
+        spec._replace(names=spec.names or tuple(tags)) if spec.type in ("oci", "docker") else spec for spec in specs
+    ]
+    if tags or not specs:
+        specs.append(OutputSpec("image", names=tuple(tags)))
+    if options.source_date_epoch is not None:
+        specs = [spec._replace(rewrite_timestamp=True) for spec in specs]
+    return specs
+
+
+def write_outputs(
+    solver: Solver, specs: Sequence[OutputSpec], options: BuildOptions, *, stdout: BinaryIO
+) -> list[Exported]:
+    """Write every output; returns what each became. Raises BuildError when one cannot be written."""
+    images = [_image_input(solver, planned, options) for planned in solver.plan.images]
+    exported = []
+    for spec in specs:
+        if spec.dest:
+            solver.worker.reporter.message(
+                f"writing {spec.type} to {'standard output' if spec.dest == '-' else spec.dest}"
+            )
+        exported.append(export(solver.worker.store, images, spec, stdout))
+    return exported
+
+
+def _image_input(solver: Solver, planned: PlannedImage, options: BuildOptions) -> ImageInput:
+    state = None if planned.vertex == SCRATCH else solver.states[planned.vertex]
+    snapshot = EMPTY if state is None or state.result is None else state.result
+    layers = solver.layer_states(planned.vertex)
+    created = layers[-1].created_ns if layers else _created_without_layers(solver, planned)
+    times = _entry_times(planned, layers, created)
+    name = state.vertex.name if state is not None else ""
+    return ImageInput(planned, snapshot, times, created, name, options.source_date_epoch)
+
+
+def _created_without_layers(solver: Solver, planned: PlannedImage) -> int:
+    """When an image was made that only says something about its base: when that was made, else when it was planned."""
+    for entry in reversed(planned.base_history):
+        time_ns = parse_time(str(entry.get("created", "")))
+        if time_ns is not None:
+            return time_ns
+    return solver.plan.made_ns
+
+
+def _entry_times(planned: PlannedImage, layers: Sequence[VertexState], created: int) -> tuple[int, ...]:
+    """A time for each history entry: its layer's, for one without a layer that of the layer before it.
+
+    Entries before the first layer get the first layer's. So a build that is all cached gives the same image again.
+    """
+    with_layer = sum(not entry.empty_layer for entry in planned.history)
+    own = [state.created_ns for state in layers][len(layers) - with_layer :] if with_layer else []
+    times = iter(own)
+    current = own[0] if own else created
+    found = []
+    for entry in planned.history:
+        if not entry.empty_layer:
+            current = next(times, current)
+        found.append(current)
+    return tuple(found)
+
+
+def write_id_file(path: str, image_id: str) -> None:
+    """--iidfile. Raises BuildError when it cannot be written."""
+    try:
+        with open(path, "w", encoding="ascii") as file:
+            file.write(image_id)
+    except OSError as error:
+        raise BuildError(f"iidfile {os.fsdecode(path)}: {(error.strerror or '').lower()}") from error

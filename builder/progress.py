@@ -1,0 +1,263 @@
+"""Telling the user what a build does, on stderr: plain lines, JSON for programs, or nothing but errors.
+
+A Reporter is called from the threads that work; each call is one complete event. The bar for a terminal is in
+`progress_bar`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+from builder.plan import PlanWarning
+
+
+class Reporter(Protocol):
+    """The events of a build. `index` is the vertex's place in the plan; seconds are wall time."""
+
+    def cached(self, index: int, name: str) -> None:
+        """The vertex needs nothing done: its result was there."""
+
+    def started(self, index: int, name: str, *, internal: bool = False) -> None:
+        """The vertex has begun."""
+
+    def waiting(self, index: int) -> None:
+        """Another process builds the same vertex; this one waits for it."""
+
+    def output(self, index: int, text: bytes) -> None:
+        """Bytes that the vertex's process wrote, as they come."""
+
+    def done(self, index: int, seconds: float, *, cached: bool) -> None:
+        """The vertex has its result."""
+
+    def failed(self, index: int, message: str, seconds: float) -> None:
+        """The vertex has failed, or was cancelled."""
+
+    def warning(self, warning: PlanWarning) -> None:
+        """A remark about the Dockerfile."""
+
+    def message(self, text: str) -> None:
+        """A step that is not a vertex, such as writing an output."""
+
+    def close(self) -> None:
+        """Nothing more comes; lines that are still open are ended."""
+
+
+class LineSplitter:
+    """Bytes in, whole lines out; the rest stays for the next call."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, text: bytes) -> list[str]:
+        """The lines that are complete now, without their ends; a carriage return starts a line over."""
+        *lines, self._rest = (self._rest + text).split(b"\n")
+        return [_shown(line) for line in lines]
+
+    def flush(self) -> list[str]:
+        """The unfinished last line, if there is one."""
+        rest, self._rest = self._rest, b""
+        return [_shown(rest)] if rest else []
+
+
+def _shown(line: bytes) -> str:
+    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+class QuietReporter:
+    """Says nothing: the error that ends a failed build is printed by the command line."""
+
+    def cached(self, index: int, name: str) -> None: ...
+
+    def started(self, index: int, name: str, *, internal: bool = False) -> None: ...
+
+    def waiting(self, index: int) -> None: ...
+
+    def output(self, index: int, text: bytes) -> None: ...
+
+    def done(self, index: int, seconds: float, *, cached: bool) -> None: ...
+
+    def failed(self, index: int, message: str, seconds: float) -> None: ...
+
+    def warning(self, warning: PlanWarning) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class PlainReporter(QuietReporter):
+    """A line for every event, in the form that BuildKit's plain progress has: `#3 [2/4] RUN make`, `#3 DONE 0.4s`."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._numbers: dict[int, int] = {}
+        self._names: dict[int, str] = {}
+        self._begun: dict[int, float] = {}
+        self._hidden: set[int] = set()
+        self._lines: dict[int, LineSplitter] = {}
+
+    def _number(self, index: int) -> int:
+        return self._numbers.setdefault(index, len(self._numbers) + 1)
+
+    def _write(self, *lines: str) -> None:
+        self._stream.write("".join(line + "\n" for line in lines))
+        self._stream.flush()
+
+    def cached(self, index: int, name: str) -> None:
+        with self._lock:
+            number = self._number(index)
+            self._write(f"#{number} {name}", f"#{number} CACHED", "")
+
+    def started(self, index: int, name: str, *, internal: bool = False) -> None:
+        with self._lock:
+            self._begun[index] = self._clock()
+            self._names[index] = name
+            if internal:
+                self._hidden.add(index)
+            else:
+                self._write(f"#{self._number(index)} {name}")
+
+    def waiting(self, index: int) -> None:
+        with self._lock:
+            if index not in self._hidden:
+                self._write(f"#{self._number(index)} waiting for another build of the same step")
+
+    def output(self, index: int, text: bytes) -> None:
+        with self._lock:
+            self._print_output(index, self._lines.setdefault(index, LineSplitter()).feed(text))
+
+    def _print_output(self, index: int, lines: list[str]) -> None:
+        after = self._clock() - self._begun.get(index, self._clock())
+        self._write(*(f"#{self._number(index)} {after:.3f} {line}" for line in lines))
+
+    def done(self, index: int, seconds: float, *, cached: bool) -> None:
+        self._end(index, "CACHED" if cached else f"DONE {seconds:.1f}s")
+
+    def failed(self, index: int, message: str, seconds: float) -> None:
+        with self._lock:
+            if index in self._hidden:
+                self._hidden.discard(index)
+                self._write(f"#{self._number(index)} {self._names[index]}")
+        self._end(index, f"ERROR: {message}")
+
+    def _end(self, index: int, text: str) -> None:
+        with self._lock:
+            if index in self._lines:
+                self._print_output(index, self._lines[index].flush())
+            if index not in self._hidden:
+                self._write(f"#{self._number(index)} {text}", "")
+
+    def warning(self, warning: PlanWarning) -> None:
+        with self._lock:
+            place = f" (line {warning.location.start_line})" if warning.location else ""
+            self._write(f"warning: {warning.rule}: {warning.message}{place}")
+
+    def message(self, text: str) -> None:
+        with self._lock:
+            self._write(text)
+
+
+class JsonReporter(QuietReporter):
+    """One JSON object a line: `{"event": "started", "vertex": 3, "name": …, "time": seconds since the epoch}`."""
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
+        self._stream = stream
+        self._clock = clock
+        self._lock = threading.Lock()
+
+    def _event(self, event: str, **fields: object) -> None:
+        line = json.dumps({"event": event, "time": round(self._clock(), 6), **fields})
+        with self._lock:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def cached(self, index: int, name: str) -> None:
+        self._event("cached", vertex=index, name=name)
+
+    def started(self, index: int, name: str, *, internal: bool = False) -> None:
+        self._event("started", vertex=index, name=name, internal=internal)
+
+    def waiting(self, index: int) -> None:
+        self._event("waiting", vertex=index)
+
+    def output(self, index: int, text: bytes) -> None:
+        self._event("output", vertex=index, text=text.decode("utf-8", "replace"))
+
+    def done(self, index: int, seconds: float, *, cached: bool) -> None:
+        self._event("done", vertex=index, seconds=round(seconds, 6), cached=cached)
+
+    def failed(self, index: int, message: str, seconds: float) -> None:
+        self._event("failed", vertex=index, message=message, seconds=round(seconds, 6))
+
+    def warning(self, warning: PlanWarning) -> None:
+        line = warning.location.start_line if warning.location else None
+        self._event("warning", rule=warning.rule, message=warning.message, line=line)
+
+    def message(self, text: str) -> None:
+        self._event("message", text=text)
+
+
+class TerminalReporter(QuietReporter):
+    """For a terminal: a line for each cached vertex, and the bar from the first vertex that really runs."""
+
+    def __init__(self, stream: TextIO, total: int) -> None:
+        self._stream = stream
+        self._total = total
+        self._cached = 0
+        self._bar: Reporter | None = None
+        self._lock = threading.Lock()
+
+    def _opened(self) -> Reporter:
+        with self._lock:
+            if self._bar is None:
+                from builder.progress_bar import BarReporter
+
+                self._bar = BarReporter(self._stream, self._total, self._cached)
+            return self._bar
+
+    def _line(self, text: str) -> None:
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def cached(self, index: int, name: str) -> None:
+        self._cached += 1
+        if self._bar is None:
+            self._line(f" => CACHED {name}")
+        else:
+            self._bar.cached(index, name)
+
+    def started(self, index: int, name: str, *, internal: bool = False) -> None:
+        self._opened().started(index, name, internal=internal)
+
+    def waiting(self, index: int) -> None:
+        self._opened().waiting(index)
+
+    def output(self, index: int, text: bytes) -> None:
+        self._opened().output(index, text)
+
+    def done(self, index: int, seconds: float, *, cached: bool) -> None:
+        self._opened().done(index, seconds, cached=cached)
+
+    def failed(self, index: int, message: str, seconds: float) -> None:
+        self._opened().failed(index, message, seconds)
+
+    def warning(self, warning: PlanWarning) -> None:
+        place = f" (line {warning.location.start_line})" if warning.location else ""
+        self._line(f" warning: {warning.rule}: {warning.message}{place}")
+
+    def message(self, text: str) -> None:
+        if self._bar is None:
+            self._line(f" => {text}")
+        else:
+            self._bar.message(text)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()

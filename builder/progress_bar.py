@@ -1,0 +1,126 @@
+"""Progress on a terminal: one bar for the build, and a line with its time for every vertex that runs.
+
+The only importer of tqdm; opened when something really runs on a terminal.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from builder.plan import PlanWarning
+from builder.progress import LineSplitter
+
+_REFRESH_SECONDS = 0.1
+_LINES_AT_MOST = 8
+
+
+class BarReporter:
+    """See the module. Finished vertices and their output scroll above the bar."""
+
+    def __init__(self, stream: TextIO, total: int, done: int = 0) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._bar: Any = tqdm(
+            total=total,
+            initial=done,
+            file=stream,
+            leave=False,
+            dynamic_ncols=True,
+            bar_format="{desc} {bar} {n}/{total} {elapsed}",
+        )
+        self._bar.set_description_str("building", refresh=False)
+        self._running: dict[int, tuple[str, float]] = {}
+        self._rows: list[Any] = []
+        self._tails: dict[int, str] = {}
+        self._splitters: dict[int, LineSplitter] = {}
+        self._closed = threading.Event()
+        self._ticker = threading.Thread(target=self._tick, daemon=True)
+        self._ticker.start()
+
+    def _tick(self) -> None:
+        while not self._closed.wait(_REFRESH_SECONDS):
+            with self._lock:
+                self._draw()
+
+    def _draw(self) -> None:
+        now = time.perf_counter()
+        shown = sorted(self._running.items(), key=lambda item: item[1][1])[:_LINES_AT_MOST]
+        while len(self._rows) < len(shown):
+            row = tqdm(total=0, file=self._stream, position=len(self._rows) + 1, leave=False, bar_format="{desc}")
+            self._rows.append(row)
+        width = _columns(self._stream) - 1
+        for place, row in enumerate(self._rows):
+            text = ""
+            if place < len(shown):
+                index, (name, begun) = shown[place]
+                tail = self._tails.get(index, "")
+                text = f" => {name}{'  | ' + tail if tail else ''}"
+                seconds = f" {now - begun:.1f}s"
+                text = text[: width - len(seconds)].ljust(width - len(seconds)) + seconds
+            row.set_description_str(text, refresh=True)
+        self._bar.refresh()
+
+    def _say(self, text: str) -> None:
+        tqdm.write(text[: _columns(self._stream) * 20], file=self._stream)
+
+    def cached(self, index: int, name: str) -> None:
+        with self._lock:
+            self._say(f" => CACHED {name}")
+            self._bar.update()
+
+    def started(self, index: int, name: str, *, internal: bool = False) -> None:
+        with self._lock:
+            self._running[index] = (name, time.perf_counter())
+            self._draw()
+
+    def waiting(self, index: int) -> None:
+        with self._lock:
+            self._tails[index] = "waiting for another build of the same step"
+
+    def output(self, index: int, text: bytes) -> None:
+        with self._lock:
+            lines = self._splitters.setdefault(index, LineSplitter()).feed(text)
+            if lines:
+                self._tails[index] = lines[-1]
+
+    def done(self, index: int, seconds: float, *, cached: bool) -> None:
+        with self._lock:
+            name = self._running.pop(index)[0]
+            self._say(f" => CACHED {name}" if cached else f" => {name} {seconds:.1f}s")
+            self._bar.update()
+            self._draw()
+
+    def failed(self, index: int, message: str, seconds: float) -> None:
+        with self._lock:
+            name = self._running.pop(index)[0]
+            self._say(f" => ERROR {name} {seconds:.1f}s")
+            self._draw()
+
+    def warning(self, warning: PlanWarning) -> None:
+        with self._lock:
+            place = f" (line {warning.location.start_line})" if warning.location else ""
+            self._say(f" warning: {warning.rule}: {warning.message}{place}")
+
+    def message(self, text: str) -> None:
+        with self._lock:
+            self._say(f" => {text}")
+
+    def close(self) -> None:
+        self._closed.set()
+        self._ticker.join()
+        with self._lock:
+            for row in reversed(self._rows):
+                row.close()
+            self._bar.close()
+
+
+def _columns(stream: TextIO) -> int:
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or 80
+    except (OSError, ValueError):
+        return 80

@@ -1,0 +1,125 @@
+"""Names to sources: what FROM, --from and --build-context mean, from the local store and from OCI layouts.
+
+Remembers every image that it resolved, so that a memoised plan is used only while each name still means the same
+digest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from builder.errors import BuildError, UsageError
+from builder.image.importer import import_layout
+from builder.image.stored import StoredImage, resolve_image
+from builder.plan import ImageSourceOp, LocalSourceOp
+from builder.stagegraph import BaseSource
+from cache.store import Store
+from grammar.errors import DockerfileError
+from grammar.platforms import Platform
+from grammar.reference import parse_reference
+
+_LAYOUT = "oci-layout://"
+_IMAGE = "docker-image://"
+
+
+class Resolution(NamedTuple):
+    """How a name was resolved: the words that find it again, and the manifest digest it led to."""
+
+    kind: str
+    where: str
+    platform: str
+    manifest_digest: str
+
+
+class StoreResolver:
+    """Finds images in the local store and in the layouts that --build-context names."""
+
+    def __init__(self, store: Store, contexts: Mapping[str, str], *, cwd: str) -> None:
+        self.store = store
+        self.cwd = cwd
+        self.contexts = {normal_name(name): value for name, value in contexts.items()}
+        self.resolutions: list[Resolution] = []
+
+    def directories(self) -> dict[str, str]:
+        """The named contexts that are directories, by name."""
+        return {name: value for name, value in self.contexts.items() if "://" not in value}
+
+    def named_context(self, name: str, platform: Platform) -> BaseSource | None:
+        """See SourceResolver."""
+        value = self.contexts.get(normal_name(name))
+        if value is None:
+            return None
+        if value.startswith(_LAYOUT):
+            return self._source("layout", value, name, platform)
+        if value.startswith(_IMAGE):
+            reference = value.removeprefix(_IMAGE)
+            if reference == "scratch":
+                return BaseSource(None, None, platform)
+            return self._source("image", reference, name, platform)
+        if "://" in value:
+            scheme = value.partition("://")[0]
+            raise UsageError(
+                f'context "{name}={value}" has an unsupported kind "{scheme}"',
+                hint="a named context is a directory, oci-layout://DIR[:tag] or docker-image://NAME",
+            )
+        return BaseSource(LocalSourceOp(normal_name(name)), None, platform)
+
+    def image(self, name: str, platform: Platform) -> BaseSource:
+        """See SourceResolver."""
+        return self._source("image", name, name, platform)
+
+    def _source(self, kind: str, where: str, name: str, platform: Platform) -> BaseSource:
+        image = self._find(kind, where, platform.short)
+        if image is None:
+            raise BuildError(
+                f"{where}: not found",
+                hint=f"load it with `pybuild load`, build it with -t {where}, or give it with "
+                f"--build-context {name}=oci-layout://DIR",
+            )
+        self.resolutions.append(Resolution(kind, where, platform.short, image.manifest_digest))
+        layers = len(image.config.get("rootfs", {}).get("diff_ids") or ())
+        op = ImageSourceOp(name, image.manifest_digest, image.chain_id) if layers else None
+        own = Platform(
+            str(image.config.get("os") or platform.os),
+            str(image.config.get("architecture") or platform.architecture),
+            str(image.config.get("variant") or ""),
+        )
+        return BaseSource(op, image.config, own, layers)
+
+    def _find(self, kind: str, where: str, platform: str) -> StoredImage | None:
+        if kind == "layout":
+            directory, tag = split_layout(where.removeprefix(_LAYOUT), self.cwd)
+            return import_layout(self.store, directory, tag, platform)
+        return resolve_image(self.store, where, platform)
+
+    def still_valid(self, resolution: Resolution) -> bool:
+        """Whether a name leads to the same image as it did when the plan was made."""
+        try:
+            image = self._find(resolution.kind, resolution.where, resolution.platform)
+        except BuildError:
+            return False
+        return image is not None and image.manifest_digest == resolution.manifest_digest
+
+
+def normal_name(name: str) -> str:
+    """A context's name as it is compared: `busybox`, `busybox:latest`, `docker.io/library/busybox` are one name."""
+    try:
+        return parse_reference(name).familiar.removesuffix(":latest")
+    except DockerfileError:
+        return name.lower()
+
+
+def split_layout(text: str, cwd: str) -> tuple[str, str | None]:
+    """`DIR`, `DIR:tag` or `DIR@sha256:…` -> the absolute directory, and the tag or digest."""
+    whole = os.path.join(cwd, text)
+    if os.path.isdir(whole):
+        return whole, None
+    directory, at_sign, digest = text.partition("@")
+    if at_sign:
+        return os.path.join(cwd, directory), digest
+    directory, colon, tag = text.rpartition(":")
+    if not colon or "/" in tag:
+        return whole, None
+    return os.path.join(cwd, directory), tag

@@ -1,0 +1,113 @@
+"""One container from its image to its exit code: layers, directories, process, terminal, signals."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from builder.errors import BuildError
+from builder.image.config import runtime_config
+from builder.image.stored import StoredImage
+from builder.runner.container import Container, Containers
+from builder.runner.options import RunOptions
+from builder.runner.process import process_spec
+from builder.runner.signals import Forwarding
+from builder.runner.volumes import mounts_of
+from builder.sandbox.launcher import Launcher, StartedStep, Streams
+from builder.sandbox.spec import ProcessSpec, RootMount
+from cache.store import Store
+
+
+class Request(NamedTuple):
+    """What to run, and what becomes of the container afterwards."""
+
+    image: StoredImage
+    image_name: str
+    options: RunOptions
+    name: str
+    is_kept: bool
+    created_ns: int
+
+
+def run(request: Request, store: Store, launcher: Launcher) -> int:
+    """The exit code of the program: 128 + n when signal n ended it, 126 not executable, 127 not found.
+
+    BuildError or SandboxError when there was no process; the container is then gone, even one that was to be kept.
+    """
+    options = request.options
+    if options.has_terminal and options.is_interactive and not os.isatty(0):
+        raise BuildError("the input device is not a TTY", hint="leave out -t when stdin is not a terminal")
+    lower_dirs = _layers(request.image, store)
+    containers = Containers(store.root, store.locks)
+    with Forwarding() as forwarding, containers.create(request.name, is_kept=request.is_kept) as container:
+        try:
+            spec, root = _prepare(request, container, lower_dirs)
+            return _Session(launcher, forwarding, options).run(spec, root)
+        except BaseException:
+            container.is_kept = False
+            raise
+
+
+def _layers(image: StoredImage, store: Store) -> tuple[str, ...]:
+    snapshot = store.snapshots.get(image.chain_id)
+    if snapshot is None:
+        raise BuildError(
+            f"image {image.config_digest} has lost layers", hint="load it again, or build it again with --no-cache"
+        )
+    return store.snapshots.lower_dirs(snapshot)
+
+
+def _prepare(request: Request, container: Container, lower_dirs: tuple[str, ...]) -> tuple[ProcessSpec, RootMount]:
+    config = runtime_config(request.image.config)
+    container.make_layer(lower_dirs)
+    mounts = mounts_of(request.options.volumes, config, container, lower_dirs)
+    spec = process_spec(config, request.options, hostname=container.short_id, mounts=mounts)
+    container.write_config(
+        {
+            "image": request.image_name,
+            "image_id": request.image.config_digest,
+            "chain_id": request.image.chain_id,
+            "created_ns": request.created_ns,
+            "argv": spec.argv,
+        }
+    )
+    # Nothing of a container that goes with its program has to reach the disk.
+    root = RootMount(lower_dirs, container.upper_dir, container.work_dir, volatile=not request.is_kept)
+    return spec, root
+
+
+class _Session:
+    """A process in a sandbox, connected with this process's streams and signals."""
+
+    def __init__(self, launcher: Launcher, forwarding: Forwarding, options: RunOptions) -> None:
+        self._launcher = launcher
+        self._forwarding = forwarding
+        self._options = options
+
+    def run(self, spec: ProcessSpec, root: RootMount) -> int:
+        """The exit code of the process."""
+        if self._options.has_terminal:
+            return self._run_terminal(spec, root)
+        streams = Streams(0 if self._options.is_interactive else None, 1, 2)
+        return self._launcher.run(spec, root, streams, on_start=self._forward).code
+
+    def _forward(self, step: StartedStep) -> None:
+        self._forwarding.started(lambda number: self._launcher.kill(step.step, number))
+
+    def _run_terminal(self, spec: ProcessSpec, root: RootMount) -> int:
+        from builder.runner.terminal import Relay, raw_mode, resizing
+
+        with ExitStack() as stack:
+            if self._options.is_interactive:
+                stack.enter_context(raw_mode(0))
+
+            def connect(step: StartedStep) -> None:
+                assert step.terminal_fd is not None, "the spec asks for a terminal"
+                relay = Relay(step.terminal_fd, stdin_fd=0 if self._options.is_interactive else None, stdout_fd=1)
+                relay.start()
+                stack.callback(relay.finish)
+                stack.enter_context(resizing(step.terminal_fd, 1 if os.isatty(1) else 0))
+                self._forward(step)
+
+            return self._launcher.run(spec, root, Streams(), on_start=connect).code

@@ -1,0 +1,131 @@
+"""Control groups of steps: v2, v1 and both at once (cgroups(7)).
+
+    <hierarchy>/<our own group>/pybuild-<pid>-<class>/<step>    one per step, removed when it ended
+
+<class> is `guarded`, where only harmless devices can be opened, or `open` for insecure steps. Groups of a pybuild that
+died are swept by the next one. Where no group can be made, steps run in ours and `mount` options keep devices shut.
+Runs under `python -I -S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple
+
+from builder.sandbox import device_rules
+
+GUARDED, OPEN = "guarded", "open"
+_PREFIX = "pybuild-"
+
+
+class Hierarchy(NamedTuple):
+    """One mounted tree of control groups, and where this process is in it."""
+
+    is_v2: bool
+    name: str
+    """The directory it is known by below /sys/fs/cgroup, "" when it is that directory itself."""
+    controllers: tuple[str, ...]
+    """Mount options that select it (v1): controllers, or `name=...`."""
+    own_dir: str
+
+
+def find_hierarchies() -> tuple[Hierarchy, ...]:
+    """The hierarchies that are mounted here; empty where there are none. Raises OSError if /proc is not readable."""
+    own_paths = _own_paths()
+    found: dict[tuple[str, ...], Hierarchy] = {}
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+        for line in mounts:
+            left, _, right = line.partition(" - ")
+            fstype, _, super_options = right.split(" ", 2)
+            if fstype not in ("cgroup", "cgroup2"):
+                continue
+            mount_root, mount_dir = left.split(" ")[3:5]
+            is_v2 = fstype == "cgroup2"
+            controllers = () if is_v2 else _controllers(super_options.strip(), own_paths)
+            if controllers in own_paths and controllers not in found:
+                relative = os.path.relpath(own_paths[controllers], mount_root)
+                own_dir = os.path.normpath(f"{mount_dir}/{relative}")
+                name = "" if is_v2 and mount_dir == "/sys/fs/cgroup" else os.path.basename(mount_dir)
+                found[controllers] = Hierarchy(is_v2, name, controllers, own_dir)
+    return tuple(found.values())
+
+
+class StepGroups:
+    """Makes and removes the groups of steps in the hierarchies that guard devices, and in v2 for its limits."""
+
+    def __init__(self, owner_pid: int, hierarchies: tuple[Hierarchy, ...]) -> None:
+        self._name = f"{_PREFIX}{owner_pid}"
+        self._hierarchies = [h for h in hierarchies if h.is_v2 or "devices" in h.controllers]
+        self._parents: dict[str, tuple[str, ...]] = {}
+        self._guards: dict[str, bool] = {}
+        for hierarchy in self._hierarchies:
+            _sweep(hierarchy.own_dir)
+
+    def create(self, step: int, kind: str) -> tuple[str, ...]:
+        """The directories of a new group for `step` below the parents of its class; fewer where none can be made."""
+        if kind not in self._parents:
+            self._make_parents(kind)
+        groups = tuple(f"{parent}/{step}" for parent in self._parents[kind])
+        for group in groups:
+            os.mkdir(group, 0o755)
+        return groups
+
+    def guards_devices(self, kind: str) -> bool:
+        """Whether the groups of a class keep steps from opening other devices than a container's usual ones."""
+        return self._guards.get(kind, False)
+
+    def remove(self, groups: tuple[str, ...]) -> None:
+        """Remove a step's groups; nothing runs in them any more."""
+        for group in groups:
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
+
+    def close(self) -> None:
+        """Remove the parents."""
+        for parents in self._parents.values():
+            self.remove(parents)
+
+    def _make_parents(self, kind: str) -> None:
+        made = []
+        for hierarchy in self._hierarchies:
+            parent = f"{hierarchy.own_dir}/{self._name}-{kind}"
+            try:
+                os.mkdir(parent, 0o755)
+            except OSError:
+                # Read-only or not ours: a container, mostly. Steps then share our group.
+                continue
+            made.append(parent)
+            if kind == GUARDED:
+                self._guards[kind] = device_rules.guard(parent, is_v2=hierarchy.is_v2) or self.guards_devices(kind)
+        self._parents[kind] = tuple(made)
+
+
+def _own_paths() -> dict[tuple[str, ...], str]:
+    """Path of this process's group by controllers, () for v2 (/proc/[pid]/cgroup, cgroups(7))."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [line.rstrip("\n").split(":", 2) for line in file]
+    return {tuple(controllers.split(",")) if controllers else (): path for _, controllers, path in rows}
+
+
+def _controllers(super_options: str, own_paths: dict[tuple[str, ...], str]) -> tuple[str, ...]:
+    """Which of the hierarchies of /proc/self/cgroup a v1 mount is."""
+    options = set(super_options.split(","))
+    return next((names for names in own_paths if names and options.issuperset(names)), ("",))
+
+
+def _sweep(own_dir: str) -> None:
+    """Remove the groups of pybuild processes that are gone."""
+    with contextlib.suppress(OSError):
+        for name in os.listdir(own_dir):
+            pid = name.removeprefix(_PREFIX).partition("-")[0]
+            if name.startswith(_PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+                _remove_tree(f"{own_dir}/{name}")
+
+
+def _remove_tree(group: str) -> None:
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(group):
+            if entry.is_dir(follow_symlinks=False):
+                os.rmdir(entry.path)
+        os.rmdir(group)

@@ -1,0 +1,241 @@
+"""The sandbox as the builder sees it: run a process described by a spec on a root, and hear how it ended.
+
+Owns the launcher process, one per Launcher, started with the first step. Every step has a socket of its own, on which
+the launcher and the step's pid 1 answer, so that threads can run steps at the same time without knowing each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from builder.errors import BuildError, SandboxError
+from builder.sandbox import syscalls
+from builder.sandbox.spec import ExitStatus, Mount, ProcessSpec, RootMount
+from builder.sandbox.stubs import remove_stubs
+from builder.sandbox.userns import check_privileges
+from builder.sandbox.wire import CONTROL_FD, HEADER, KILL, MAX_FDS, MAX_REPLY, RUN, Stub, decode_failure, encode
+
+
+class Streams(NamedTuple):
+    """Descriptors for the process's standard streams; None is an empty input, or output that nobody reads."""
+
+    stdin_fd: int | None = None
+    stdout_fd: int | None = None
+    stderr_fd: int | None = None
+
+
+class StartedStep(NamedTuple):
+    """A step whose program is about to run; `terminal_fd` is its terminal's other side, the caller's to close."""
+
+    step: int
+    terminal_fd: int | None
+
+
+class Launcher:
+    """Runs processes in sandboxes. Safe to use from several threads; closing it ends every process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._control: socket.socket | None = None
+        self._pid = 0
+        self._numbers = itertools.count(1)
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Start the launcher process if it does not run yet. Idempotent; raises SandboxError."""
+        with self._lock:
+            if self._control is not None:
+                return
+            check_privileges()
+            try:
+                self._pid, self._control = _spawn()
+            except OSError as error:
+                raise SandboxError(f"start the sandbox launcher: {error.strerror}") from error
+
+    def run(
+        self,
+        spec: ProcessSpec,
+        root: RootMount,
+        streams: Streams = Streams(),  # noqa: B008 - a value
+        *,
+        on_start: Callable[[StartedStep], None] | None = None,
+    ) -> ExitStatus:
+        """Run one process to its end; blocks this thread.
+
+        Raises SandboxError when the sandbox cannot be made, CommandError (a BuildError) when the program cannot be
+        started, BuildError for an unknown user, a bad working directory or a bad mount. Whatever way it ends, nothing
+        of the step runs afterwards and the mount points that it needed are gone from the upper directory.
+        """
+        if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env)):
+            raise BuildError("a command needs a program, and no zero bytes")
+        self.start()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        step = next(self._numbers)
+        stubs: list[Stub] = []
+        with ours, contextlib.ExitStack() as opened:
+            with theirs:
+                self._request(step, spec, root, _descriptors(spec, streams, opened, theirs.fileno()))
+            try:
+                return self._follow(step, ours, stubs, on_start)
+            except BaseException:
+                self.kill(step, signal.SIGKILL)
+                _drain(ours)
+                raise
+            finally:
+                if root.upper_dir is not None:
+                    remove_stubs(root.upper_dir, stubs)
+
+    def kill(self, step: int, number: int = signal.SIGKILL) -> None:
+        """Send a signal to pid 1 of a step; no error if it has ended."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._control is not None:
+                self._control.sendall(HEADER.pack(KILL, step, 0, number))
+
+    def close(self) -> None:
+        """End every step and the launcher. Idempotent."""
+        with self._lock:
+            if self._control is None:
+                return
+            self._control.close()
+            self._control = None
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self._pid, 0)
+
+    def _request(self, step: int, spec: ProcessSpec, root: RootMount, sent: tuple[ProcessSpec, list[int]]) -> None:
+        wire_spec, fds = sent
+        body = encode(wire_spec, root)
+        header = HEADER.pack(RUN, step, len(body), 0)
+        with self._lock:
+            if self._control is None:
+                raise SandboxError("the sandbox launcher was closed")
+            try:
+                socket.send_fds(self._control, [header], fds)
+                self._control.sendall(body)
+            except OSError as error:
+                raise SandboxError("the sandbox launcher ended unexpectedly") from error
+
+    def _follow(
+        self, step: int, answers: socket.socket, stubs: list[Stub], on_start: Callable[[StartedStep], None] | None
+    ) -> ExitStatus:
+        failure: BuildError | None = None
+        for message, fds in _messages(answers):
+            if "ready" in message:
+                stubs += [Stub(*fields) for fields in message["ready"]]
+                if on_start is not None:
+                    on_start(StartedStep(step, fds[0] if fds else None))
+            elif "failure" in message:
+                failure = decode_failure(message["failure"])
+            elif failure is None:
+                return ExitStatus(*message["exit"])
+        raise failure or SandboxError("the sandbox launcher ended unexpectedly")
+
+
+def _spawn() -> tuple[int, socket.socket]:
+    """The launcher's pid and our end of its control socket."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    mount_fd, program = _read_only_interpreter()
+    main_path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher_main.py")
+    control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 10)
+    try:
+        with theirs:
+            pid = os.posix_spawn(
+                program,
+                [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", main_path, str(os.getpid())],
+                {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+                    (os.POSIX_SPAWN_DUP2, 0, 1),
+                    (os.POSIX_SPAWN_DUP2, control, CONTROL_FD),
+                ],
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE,),
+            )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        os.close(control)
+        os.close(mount_fd)
+    return pid, ours
+
+
+def _read_only_interpreter() -> tuple[int, str]:
+    """A read-only mount that this process's interpreter is on, and its path there, good while the mount is open.
+
+    A program in the sandbox may get hold of the file that the launcher runs, as /proc/self/exe, and must not be able to
+    write it (CVE-2019-5736). The whole mount, not the one file, so that its path, and what is found by it, is the same.
+    """
+    program = os.path.realpath(sys.executable)
+    mount_dir = os.path.dirname(program)
+    while not os.path.ismount(mount_dir):
+        mount_dir = os.path.dirname(mount_dir)
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, mount_dir, syscalls.OPEN_TREE_CLONE)
+    mount_fd = fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(tree)
+    syscalls.mount_setattr(mount_fd, syscalls.MOUNT_ATTR_RDONLY)
+    return mount_fd, f"/proc/self/fd/{mount_fd}/{os.path.relpath(program, mount_dir)}"
+
+
+def _descriptors(
+    spec: ProcessSpec, streams: Streams, opened: contextlib.ExitStack, answer_fd: int
+) -> tuple[ProcessSpec, list[int]]:
+    """The spec with descriptors replaced by their place, and what goes with it: answers, streams, mount sources."""
+    null_fd = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    opened.callback(os.close, null_fd)
+    fds = [answer_fd, *(null_fd if fd is None else fd for fd in streams)]
+    mounts: list[Mount] = []
+    for mount in spec.mounts:
+        if isinstance(mount.source, int):
+            fds.append(_detached(mount.source, opened))
+            mounts.append(mount._replace(source=len(fds) - 2))
+        else:
+            mounts.append(mount)
+    if len(fds) > MAX_FDS:
+        raise SandboxError(f"{len(fds)} descriptors for one step: expected at most {MAX_FDS}")
+    return spec._replace(mounts=tuple(mounts)), fds
+
+
+def _detached(fd: int, opened: contextlib.ExitStack) -> int:
+    """A detached copy of the mount that `fd` is in; `fd` itself if it is the root of a detached mount already."""
+    flags = syscalls.OPEN_TREE_CLONE | syscalls.AT_EMPTY_PATH | syscalls.AT_RECURSIVE
+    try:
+        tree = syscalls.open_tree(fd, "", flags)
+    except OSError:
+        # Before Linux 6.15 a detached mount cannot be copied, only given away.
+        return fd
+    opened.callback(os.close, tree)
+    return tree
+
+
+def _messages(answers: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
+    """What the step's pid 1 and the launcher say, until both have ended."""
+    while True:
+        payload, fds, _, _ = socket.recv_fds(answers, MAX_REPLY, 1, socket.MSG_CMSG_CLOEXEC)
+        if not payload:
+            return
+        yield json.loads(payload), list(fds)
+
+
+def _drain(answers: socket.socket) -> None:
+    """Wait until nothing of the step is left."""
+    with contextlib.suppress(OSError):
+        while answers.recv(MAX_REPLY):
+            pass

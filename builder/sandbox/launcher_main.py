@@ -1,0 +1,11 @@
+"""What the launcher's interpreter runs: `python -I -S launcher_main.py <pid of the owner>`, control socket on 3."""
+
+import os
+import sys
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+
+from builder.sandbox.server import main
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

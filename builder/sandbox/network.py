@@ -1,0 +1,54 @@
+"""What a step sees of the network: its loopback interface, /etc/hosts and /etc/resolv.conf.
+
+Runs under `python -I -S`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import struct
+from collections.abc import Sequence
+
+from builder.sandbox.spec import ProcessSpec
+
+NONE, HOST = "none", "host"
+MODES = (NONE, HOST)
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
+_IFF_UP = 0x1
+_RESOLV_CONF = "/etc/resolv.conf"
+
+
+def bring_up_loopback() -> None:
+    """Set the flag that makes `lo` of this network namespace usable (netdevice(7)). Raises OSError."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        request = struct.pack("16sh22x", b"lo", 0)
+        flags = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def hosts_text(hostname: str, extra_hosts: Sequence[str]) -> str:
+    """The content of /etc/hosts (hosts(5)); `extra_hosts` are `name:address`, the address may be IPv6."""
+    lines = [f"127.0.0.1\tlocalhost {hostname}", "::1\tlocalhost ip6-localhost ip6-loopback"]
+    for entry in extra_hosts:
+        name, _, address = entry.partition(":")
+        lines.append(f"{address.strip('[]')}\t{name}")
+    return "\n".join(lines) + "\n"
+
+
+def resolv_conf_text(spec: ProcessSpec) -> str:
+    """The content of /etc/resolv.conf (resolv.conf(5)): the host's, with what the spec says instead of its lines."""
+    chosen = {"nameserver": spec.dns, "search": spec.dns_search, "options": spec.dns_options}
+    lines = [line for line in _host_resolv_conf() if not chosen.get(line.split(None, 1)[0])]
+    lines += [f"nameserver {address}" for address in spec.dns]
+    lines += [f"{key} {' '.join(chosen[key])}" for key in ("search", "options") if chosen[key]]
+    return "\n".join(lines) + "\n"
+
+
+def _host_resolv_conf() -> list[str]:
+    try:
+        with open(_RESOLV_CONF, encoding="utf-8", errors="surrogateescape") as file:
+            return [line.rstrip("\n") for line in file if line.strip()]
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,93 @@
+"""What a sandbox is asked to be: values that the builder fills in and the launcher reads.
+
+Knows no system call. Strings may hold surrogates for odd bytes. Runs under `python -I -S`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from builder.sandbox.capabilities import DEFAULT
+
+DEFAULT_HOSTNAME = "buildkitsandbox"
+DEFAULT_SHM_SIZE = 64 << 20
+
+
+class Mount(NamedTuple):
+    """Something of its own at `target` in the sandbox's root. Missing mount points are made, and removed afterwards.
+
+    `kind` is one of
+    - `bind`: `source` is an absolute path of the host, or a descriptor of a directory, a file or a detached mount;
+    - `overlay`: `lower_dirs` (top first) merged, written to `upper_dir` with `work_dir`, or to memory that is thrown
+      away when neither is given;
+    - `tmpfs`: empty, at most `size` bytes (0: half of the memory), `mode` as the mount point unless given, `uid`,
+      `gid`;
+    - `file`: one file with `content` (str, surrogates for odd bytes), `mode` (0o644), `uid` and `gid`, from memory.
+    The named values are keys of `options`. `subpath` selects a directory or file below the source of a bind or an
+    overlay; symlinks in it never lead out of the source. `target` is resolved in the root, symlinks too.
+    """
+
+    kind: str
+    target: str
+    source: str | int | None = None
+    read_only: bool = False
+    options: Mapping[str, Any] = {}
+
+
+class RootMount(NamedTuple):
+    """The root filesystem: layers (top first) and where changes go.
+
+    Without `upper_dir` the root is read-only. `volatile` never syncs the upper directory; such a directory can be
+    mounted only once.
+    """
+
+    lower_dirs: tuple[str, ...]
+    upper_dir: str | None = None
+    work_dir: str | None = None
+    read_only: bool = False
+    volatile: bool = False
+
+
+class ProcessSpec(NamedTuple):
+    """A process and what it may do.
+
+    `user` is "" for root, else `name[:group]` or `uid[:gid]`, looked up in the root's own /etc/passwd and /etc/group.
+    `rlimits` are (name as in ulimit, soft, hard), -1 for no limit. `extra_hosts` are `name:address`. `insecure` means
+    every capability, no seccomp filter, nothing masked, all devices.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    cwd: str = "/"
+    user: str = ""
+    hostname: str = ""
+    network: str = "host"
+    mounts: tuple[Mount, ...] = ()
+    capabilities: tuple[str, ...] = DEFAULT
+    seccomp: bool = True
+    terminal: bool = False
+    insecure: bool = False
+    rlimits: tuple[tuple[str, int, int], ...] = ()
+    shm_size: int = DEFAULT_SHM_SIZE
+    extra_hosts: tuple[str, ...] = ()
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
+    read_only_root: bool = False
+    umask: int = 0o022
+    add_home: bool = True
+    no_new_privileges: bool = False
+
+
+class ExitStatus(NamedTuple):
+    """How pid 1 ended: its exit code, 128 + n when signal n ended it."""
+
+    code: int
+    signal: int | None = None
+
+
+def exit_status(wait_status: int) -> ExitStatus:
+    """The ExitStatus of a status of waitpid(2)."""
+    signal_number = wait_status & 0x7F
+    return ExitStatus(128 + signal_number, signal_number) if signal_number else ExitStatus(wait_status >> 8 & 0xFF)

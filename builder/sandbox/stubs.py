@@ -1,0 +1,50 @@
+"""Mount points that a step needed and its layer must not have: removed when nothing runs in the sandbox any more."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+from collections.abc import Sequence
+
+from builder.sandbox import syscalls
+from builder.sandbox.wire import Stub
+
+_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+
+
+def remove_stubs(upper_dir: str, stubs: Sequence[Stub]) -> None:
+    """Remove mount points from the upper directory once nothing runs in the sandbox any more.
+
+    Only what is still the very inode that was made, empty, and reached without a symlink: the step may have moved its
+    parents away and put anything in their place (CVE-2024-23652).
+    """
+    upper_fd = os.open(upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for stub in reversed(stubs):
+            _remove_stub(upper_fd, stub)
+    finally:
+        os.close(upper_fd)
+
+
+def _remove_stub(upper_fd: int, stub: Stub) -> None:
+    parent, name = posixpath.split(stub.path)
+    try:
+        parent_fd = syscalls.openat2(upper_fd, parent.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
+    except OSError:
+        return
+    try:
+        found = os.stat(name, dir_fd=parent_fd, follow_symlinks=False)
+        if found.st_ino != stub.inode:
+            return
+        before = os.fstat(parent_fd)
+        if stat.S_ISDIR(found.st_mode):
+            os.rmdir(name, dir_fd=parent_fd)
+        elif stat.S_ISREG(found.st_mode) and found.st_size == 0:
+            os.unlink(name, dir_fd=parent_fd)
+        os.utime(f"/proc/self/fd/{parent_fd}", ns=(before.st_atime_ns, before.st_mtime_ns))
+    except OSError:
+        # Gone, or no longer empty: then it is the step's own.
+        return
+    finally:
+        os.close(parent_fd)

@@ -1,0 +1,80 @@
+"""The messages between the launcher and those who use it.
+
+On the control socket (a stream): a header, then for "run" the JSON of the spec and the root, with the descriptors of
+the step's own socket, its streams and sources of mounts. On the step's socket (packets of JSON) come `ready` with the
+mount points that were made, `failure`, and at last `exit`. Runs under `python -I -S`.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import Any, NamedTuple
+
+from builder.errors import BuildError, SandboxError
+from builder.sandbox.spec import Mount, ProcessSpec, RootMount
+
+CONTROL_FD = 3
+HEADER = struct.Struct("=cIIi")
+"""RUN or KILL, step, size of what follows, signal."""
+RUN, KILL = b"r", b"k"
+MAX_FDS = 250
+MAX_REPLY = 1 << 20
+EXIT_NOT_STARTED = 125
+
+
+class CommandError(BuildError):
+    """The program could not be started. `status` is what a shell would return: 127 not found, 126 not executable."""
+
+    def __init__(self, message: str, *, status: int, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+
+
+class Stub(NamedTuple):
+    """A mount point that was made in the upper directory, and the inode it had there."""
+
+    path: str
+    inode: int
+
+
+def encode(spec: ProcessSpec, root: RootMount) -> bytes:
+    """A request. Sources of mounts that are descriptors must have been replaced by their place in the message."""
+    return json.dumps([spec, root], separators=(",", ":")).encode("ascii")
+
+
+def decode(message: bytes) -> tuple[ProcessSpec, RootMount]:
+    """The values that `encode` was given."""
+    spec_fields, root_fields = json.loads(message)
+    spec = ProcessSpec(*spec_fields)
+    mounts = tuple(Mount(*fields) for fields in spec.mounts)
+    return spec._replace(mounts=mounts), RootMount(*root_fields)
+
+
+def encode_failure(phase: str, error: BaseException) -> tuple[bytes, int]:
+    """The message about an operation that failed, and the exit code for it."""
+    hint = error.hint if isinstance(error, BuildError) else None
+    kind, text, status = "sandbox", f"{phase}: {_reason(error)}", EXIT_NOT_STARTED
+    if isinstance(error, CommandError):
+        kind, text, status = "command", str(error), error.status
+    elif isinstance(error, BuildError) and not isinstance(error, SandboxError):
+        kind, text = "user", str(error)
+    failure = {"kind": kind, "message": text, "hint": hint, "status": status}
+    return json.dumps({"failure": failure}).encode("ascii"), status
+
+
+def decode_failure(failure: dict[str, Any]) -> BuildError:
+    """The error that `encode_failure` was given; a SandboxError when nobody but the system is at fault."""
+    message, hint = failure["message"], failure["hint"]
+    if failure["kind"] == "command":
+        return CommandError(message, status=failure["status"], hint=hint)
+    return (BuildError if failure["kind"] == "user" else SandboxError)(message, hint=hint)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, SandboxError):
+        return str(error)
+    if not isinstance(error, OSError) or not error.strerror:
+        return f"{type(error).__name__}: {error}"
+    # A call of `os` only has the capitalised text of the C library.
+    return error.strerror.lower() + (f": {error.filename}" if error.filename is not None else "")

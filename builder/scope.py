@@ -1,0 +1,64 @@
+"""What is shared while one Dockerfile is lowered: the options, the global ARGs, and the vertices made so far."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+
+from builder.options import BuildOptions
+from builder.plan import LocalSourceOp, Vertex
+from grammar.errors import DockerfileError
+from grammar.words import Lexer
+
+
+class Scope:
+    """Collects vertices; the same operation on the same inputs is one vertex, whoever asks for it."""
+
+    def __init__(self, options: BuildOptions, lexer: Lexer, global_args: Mapping[str, str]) -> None:
+        self.options = options
+        self.lexer = lexer
+        self.global_args = global_args
+        self.vertices: list[Vertex] = []
+        self._known: dict[tuple[object, ...], int] = {}
+        self._shown_raw = Lexer(lexer.escape, raw_quotes=True, skip_unset_env=True)
+
+    def add(self, vertex: Vertex) -> int:
+        """The index of the vertex, after adding it if nothing equal is there."""
+        identity = (type(vertex.op), vertex.op, vertex.inputs, vertex.no_cache)
+        if identity not in self._known:
+            self._known[identity] = len(self.vertices)
+            self.vertices.append(vertex)
+        return self._known[identity]
+
+    def local(self, op: LocalSourceOp) -> int:
+        """The vertex of a local directory."""
+        shown = "load build context" if op.name == "context" else f"load context {op.name}"
+        return self.add(Vertex(op, (), f"[internal] {shown}"))
+
+    def shown(self, text: str, env: Mapping[str, str], *, raw: bool = True) -> str:
+        """An instruction as the progress shows it: with its variables filled in where that can be done."""
+        try:
+            filled = (self._shown_raw if raw else self.lexer).process_word(text, env)
+        except DockerfileError:
+            filled = text
+        keyword, blank, rest = filled.partition(" ")
+        return keyword.upper() + blank + rest
+
+    @staticmethod
+    def join(parent: str, path: str) -> str:
+        """An absolute path: `path` itself if it is one, else below `parent`, cleaned."""
+        if path.startswith("/"):
+            return path
+        joined = posixpath.normpath(posixpath.join("/", parent, path))
+        return joined.replace("//", "/", 1) if joined.startswith("//") else joined
+
+    @classmethod
+    def join_keeping_slash(cls, parent: str, path: str) -> str:
+        """As `join`, with a trailing `/` or `/.` kept: COPY's destination tells a directory by it."""
+        wanted = "./" if path in (".", "") else path
+        joined = cls.join(parent, wanted)
+        if wanted.endswith("/") and not joined.endswith("/"):
+            return joined + "/"
+        if wanted.endswith("/.") and not joined.endswith("/."):
+            return joined.rstrip("/") + "/."
+        return joined

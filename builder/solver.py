@@ -1,0 +1,172 @@
+"""Carrying a Plan out: every vertex gets its key, is looked up, and runs only when nothing with that key is known.
+
+Two keys, as in BuildKit: the definition key (operation and the keys of its inputs) needs no result, the content key
+(operation and what its inputs hold) is tried when the inputs are there, so that an input rebuilt to the same content
+does not rebuild what follows. Knows keys and order; how an operation runs is in `ops`, threads are in `schedule`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from builder.errors import BuildError
+from builder.ops import definition
+from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, Plan, Vertex
+from cache.keys import key_of, readable
+from cache.records import CacheRecord
+from cache.snapshots import EMPTY, Snapshot
+
+if TYPE_CHECKING:
+    from builder.worker import Worker
+
+
+class VertexState:
+    """What is known of one vertex during a build. `result` is set once it is done."""
+
+    def __init__(self, index: int, vertex: Vertex) -> None:
+        self.index = index
+        self.vertex = vertex
+        self.key = ""
+        self.manifest: dict[str, Any] = {}
+        self.record: CacheRecord | None = None
+        self.result: Snapshot | None = None
+        self.cached = False
+        self.created_ns = 0
+        self.tainted = False
+        """Whether it or an input ran in spite of a record: the definition key says nothing then."""
+
+
+class Solver:
+    """One build. `solve` returns when every image of the plan has its root, or raises what stopped it."""
+
+    def __init__(self, plan: Plan, worker: Worker) -> None:
+        self.plan = plan
+        self.worker = worker
+        self.states = [VertexState(index, vertex) for index, vertex in enumerate(plan.vertices)]
+
+    def solve(self, run_all: Callable[[list[VertexState], Callable[[VertexState], None]], None]) -> None:
+        """Look everything up, then hand the vertices that have to run to `run_all(states, run_one)`.
+
+        Raises BuildError with the place of the vertex that failed.
+        """
+        self._look_up()
+        missing = self._missing()
+        for state in self.states:
+            if state.cached and not state.vertex.internal and not isinstance(state.vertex.op, LocalSourceOp):
+                self.worker.reporter.cached(state.index, state.vertex.name)
+        if missing:
+            run_all(missing, self._run)
+
+    def inputs(self, state: VertexState) -> list[VertexState | None]:
+        """The states of a vertex's inputs, None for an empty root."""
+        return [None if index == SCRATCH else self.states[index] for index in state.vertex.inputs]
+
+    def _look_up(self) -> None:
+        for state in self.states:
+            with definition.located(state.vertex):
+                state.manifest = definition.by_definition(state.vertex, self.inputs(state), self.worker)
+                state.key = key_of(state.manifest)
+            above = [item for item in self.inputs(state) if item is not None]
+            state.tainted = state.vertex.no_cache or any(item.tainted for item in above)
+        wanted = [state.key for state in self.states if _is_recorded(state.vertex)]
+        records = self.worker.store.records.get_many(wanted)
+        for state in self.states:
+            if _is_recorded(state.vertex) and not state.tainted:
+                state.record = records.get(state.key)
+        chains = {state.record.chain_id for state in self.states if state.record is not None}
+        chains |= {state.vertex.op.chain_id for state in self.states if isinstance(state.vertex.op, ImageSourceOp)}
+        snapshots = self.worker.store.snapshots.get_many(chains)
+        for state in self.states:
+            self._take_known(state, snapshots)
+
+    def _take_known(self, state: VertexState, snapshots: dict[str, Snapshot]) -> None:
+        op = state.vertex.op
+        if isinstance(op, ImageSourceOp):
+            state.result = snapshots.get(op.chain_id)
+            state.cached = state.result is not None
+        elif isinstance(op, LocalSourceOp):
+            state.cached = True
+        elif state.record is not None:
+            state.result = EMPTY if state.record.chain_id == "" else snapshots.get(state.record.chain_id)
+            state.cached = state.result is not None
+            state.created_ns = state.record.created_ns
+
+    def _missing(self) -> list[VertexState]:
+        """The vertices without a result that an image needs, directly or through others without one."""
+        needed: set[int] = set()
+        pending = [image.vertex for image in self.plan.images if image.vertex != SCRATCH]
+        while pending:
+            index = pending.pop()
+            if index in needed or self.states[index].cached:
+                continue
+            needed.add(index)
+            pending += [source for source in self.states[index].vertex.inputs if source != SCRATCH]
+        return [state for state in self.states if state.index in needed]
+
+    def _run(self, state: VertexState) -> None:
+        """Bring one vertex to its result; its inputs have theirs."""
+        started = time.perf_counter()
+        if isinstance(state.vertex.op, ImageSourceOp):
+            raise BuildError(
+                f"image {state.vertex.op.reference} is in the store without its layers",
+                hint="load the image again",
+                location=state.vertex.location,
+            )
+        reporter = self.worker.reporter
+        reporter.started(state.index, state.vertex.name, internal=state.vertex.internal)
+        try:
+            with definition.located(state.vertex):
+                self._find_or_execute(state)
+        except BaseException as error:
+            reporter.failed(state.index, str(error), time.perf_counter() - started)
+            raise
+        reporter.done(state.index, time.perf_counter() - started, cached=state.cached)
+
+    def _find_or_execute(self, state: VertexState) -> None:
+        records = self.worker.store.records
+        waiting = self.worker.reporter.waiting
+        with self.worker.store.locks.exclusive(state.key, on_wait=lambda _: waiting(state.index)):
+            manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
+            content_key = key_of(manifest)
+            keys = [content_key] if state.tainted else [state.key, content_key]
+            if not state.vertex.no_cache and self._take_record(state, keys):
+                return
+            began = time.perf_counter()
+            state.result = definition.execute(state.vertex, state.index, self.inputs(state), self.worker)
+            state.created_ns = self.worker.clock()
+            seconds = time.perf_counter() - began
+            for key, shown in ((state.key, state.manifest), (content_key, manifest)):
+                record = CacheRecord(key, state.result.chain_id, readable(shown), state.created_ns, seconds)
+                records.put(record, replace=state.tainted)
+
+    def _take_record(self, state: VertexState, keys: list[str]) -> bool:
+        """Use a record of one of the keys, if its snapshot is there; the definition key then leads there, too."""
+        store = self.worker.store
+        for key in keys:
+            record = store.records.get(key)
+            found = store.snapshots.get(record.chain_id) if record and record.chain_id else EMPTY
+            if record is None or found is None:
+                continue
+            state.result, state.created_ns, state.cached = found, record.created_ns, True
+            if key != state.key:
+                alias = record._replace(key=state.key, manifest=readable(state.manifest))
+                store.records.put(alias, replace=True)
+            return True
+        return False
+
+    def layer_states(self, vertex: int) -> list[VertexState]:
+        """The vertices that made the layers of a root, bottom first, without those of its base image."""
+        states: list[VertexState] = []
+        while vertex != SCRATCH:
+            state = self.states[vertex]
+            if isinstance(state.vertex.op, ImageSourceOp | LocalSourceOp):
+                break
+            states.append(state)
+            vertex = state.vertex.inputs[0] if state.vertex.inputs else SCRATCH
+        return states[::-1]
+
+
+def _is_recorded(vertex: Vertex) -> bool:
+    return not isinstance(vertex.op, ImageSourceOp | LocalSourceOp)

@@ -1,0 +1,199 @@
+"""What a step changed: an overlay upper directory compared with the layers below it.
+
+The rules are BuildKit's overlay differ (util/overlay, `Changes`): a character device 0/0 is a deletion, an opaque
+directory is a deletion of each old member that is not there again, an entry that is the same as the one below is no
+change, and a directory differs by mode and owner only, not by its mtime. The root directory is never listed; the
+directories above a change always are.
+
+Beside the changes the walk finds what in the upper directory says more than they do (`Repair`): `normalize` drops it,
+and the directory then holds exactly what its tar will say, whatever it lies upon.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from cache import merged
+from cache.dirfds import OPEN_DIRECTORY, read_limited
+from cache.errors import LayerError, os_errors
+from cache.merged import Found, Stack
+
+ADD = "add"
+MODIFY = "modify"
+DELETE = "delete"
+WHITEOUT_PREFIX = ".wh."
+
+
+class Change(NamedTuple):
+    """One changed path, absolute in the root. `stat` is the new entry's, None for a deletion."""
+
+    kind: str
+    path: str
+    stat: os.stat_result | None
+
+
+class Repair(NamedTuple):
+    """Something of the upper directory that is to be dropped, or for `whiteout` to be made; in the order to do it."""
+
+    kind: str
+    path: str
+
+
+def changes(upper_dir: str, lower_dirs: Stack) -> Iterator[Change]:
+    """The changes of `upper_dir` over `lower_dirs` (top first), sorted by the bytes of their paths. Reads only."""
+    return iter(compare(upper_dir, lower_dirs)[0])
+
+
+def compare(upper_dir: str, lower_dirs: Stack) -> tuple[list[Change], list[Repair]]:
+    """The changes, and the repairs that make `upper_dir` hold exactly them. LayerError for what no layer can hold."""
+    walk = _Comparison()
+    with os_errors(upper_dir):
+        root_fd = os.open(upper_dir, OPEN_DIRECTORY)
+        try:
+            walk.directory(root_fd, "", lower_dirs)
+        finally:
+            os.close(root_fd)
+    walk.changes.sort(key=change_order)
+    return walk.changes, walk.repairs
+
+
+def tree_changes(tree_dir: str) -> list[Change]:
+    """Every entry of a normalized layer directory as a change, sorted by the bytes of the paths."""
+    found: list[Change] = []
+    with os_errors(tree_dir):
+        root_fd = os.open(tree_dir, OPEN_DIRECTORY)
+        try:
+            _list_tree(root_fd, "", found)
+        finally:
+            os.close(root_fd)
+    found.sort(key=change_order)
+    return found
+
+
+def change_order(change: Change) -> bytes:
+    """The sort key of a layer's entries."""
+    return os.fsencode(change.path)
+
+
+class _Comparison:
+    """The state of one walk: what was found so far."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+        self.repairs: list[Repair] = []
+
+    def directory(self, fd: int, path: str, stack: Stack) -> None:
+        """Compare the members of one upper directory, open as `fd`, with the merged lower directory `stack`."""
+        with os.scandir(fd) as entries:
+            members = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+        for name, status in members.items():
+            self._member(fd, f"{path}/{name}", status, merged.lookup(stack, name) if stack else None)
+        if path and merged.is_opaque(fd):
+            self.repairs.append(Repair("opaque", path))
+            for name in merged.names(stack) - members.keys():
+                self.changes.append(Change(DELETE, f"{path}/{name}", None))
+                self.repairs.append(Repair("whiteout", f"{path}/{name}"))
+
+    def _member(self, fd: int, path: str, status: os.stat_result, lower: Found | None) -> None:
+        if stat.S_ISDIR(status.st_mode):
+            self._subdirectory(fd, path, status, lower)
+        elif merged.is_whiteout(status):
+            if lower is not None:
+                self.changes.append(Change(DELETE, path, None))
+            else:
+                self.repairs.append(Repair("remove", path))
+        elif stat.S_ISSOCK(status.st_mode) or (lower is not None and _is_same(fd, path, status, lower)):
+            self.repairs.append(Repair("remove", path))
+        else:
+            self._changed(path, status, lower)
+
+    def _subdirectory(self, fd: int, path: str, status: os.stat_result, lower: Found | None) -> None:
+        before = len(self.changes)
+        below_fd = os.open(os.path.basename(path), OPEN_DIRECTORY, dir_fd=fd)
+        try:
+            self.directory(below_fd, path, lower.stack if lower is not None else ())
+        finally:
+            os.close(below_fd)
+        if lower is None or len(self.changes) > before or not _is_same_stat(status, lower.stat):
+            self._changed(path, status, lower)
+        else:
+            self.repairs.append(Repair("remove", path))
+
+    def _changed(self, path: str, status: os.stat_result, lower: Found | None) -> None:
+        if os.path.basename(path).startswith(WHITEOUT_PREFIX):
+            hint = "in an image layer such a name means that a file was deleted; remove it in the step that makes it"
+            raise LayerError(
+                f"{path}: a name that starts with {WHITEOUT_PREFIX!r} cannot be kept in a layer", hint=hint
+            )
+        self.changes.append(Change(ADD if lower is None else MODIFY, path, status))
+
+
+def _is_same_stat(upper: os.stat_result, lower: os.stat_result) -> bool:
+    return (
+        upper.st_mode == lower.st_mode
+        and upper.st_uid == lower.st_uid
+        and upper.st_gid == lower.st_gid
+        and upper.st_rdev == lower.st_rdev
+    )
+
+
+def _is_same(fd: int, path: str, status: os.stat_result, lower: Found) -> bool:
+    """Whether an entry that was copied up is still what it was. Times equal to the nanosecond prove nothing: a program
+    may have set them back, so the content is compared too."""
+    if not _is_same_stat(status, lower.stat) or status.st_mtime_ns != lower.stat.st_mtime_ns:
+        return False
+    name = os.path.basename(path)
+    if stat.S_ISLNK(status.st_mode):
+        return os.readlink(name, dir_fd=fd) == os.readlink(lower.path)
+    return not stat.S_ISREG(status.st_mode) or (
+        status.st_size == lower.stat.st_size and _is_same_file(fd, name, lower.path)
+    )
+
+
+def _is_same_file(fd: int, name: str, lower_path: str) -> bool:
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+    upper_fd = os.open(name, flags, dir_fd=fd)
+    try:
+        lower_fd = os.open(lower_path, flags)
+        try:
+            return _is_same_content(upper_fd, lower_fd)
+        finally:
+            os.close(lower_fd)
+    finally:
+        os.close(upper_fd)
+
+
+def _is_same_content(upper_fd: int, lower_fd: int) -> bool:
+    if capability(upper_fd) != capability(lower_fd):
+        return False
+    while True:
+        chunk = read_limited(upper_fd, 1 << 20)
+        if chunk != read_limited(lower_fd, 1 << 20):
+            return False
+        if not chunk:
+            return True
+
+
+def capability(fd: int) -> bytes | None:
+    """The `security.capability` of an open file, the one extended attribute that layers carry."""
+    return os.getxattr(fd, "security.capability") if "security.capability" in os.listxattr(fd) else None
+
+
+def _list_tree(fd: int, path: str, found: list[Change]) -> None:
+    with os.scandir(fd) as entries:
+        members = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
+    for name, status in members:
+        below = f"{path}/{name}"
+        if merged.is_whiteout(status):
+            found.append(Change(DELETE, below, None))
+            continue
+        found.append(Change(ADD, below, status))
+        if stat.S_ISDIR(status.st_mode):
+            below_fd = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
+            try:
+                _list_tree(below_fd, below, found)
+            finally:
+                os.close(below_fd)

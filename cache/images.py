@@ -1,0 +1,92 @@
+"""The images of the local store: name -> manifest and config, which are blobs.
+
+Knows no reference syntax: names are compared as they are, so callers give them in one normal form. An image without a
+name ("") is kept as well, by its manifest digest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from cache.database import Database
+from cache.digest import Digest
+from cache.errors import CacheError
+
+_COLUMNS = "name, manifest_digest, config_digest, created_ns"
+
+
+class ImageRecord(NamedTuple):
+    """One named (or, with name "", unnamed) image."""
+
+    name: str
+    manifest_digest: Digest
+    config_digest: Digest
+    created_ns: int
+
+
+class ImageStore:
+    """The images of one store. Any thread and process may use it."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def tag(self, name: str, manifest_digest: Digest, config_digest: Digest) -> ImageRecord:
+        """Let `name` mean this image from now on. Idempotent: an unchanged meaning keeps its time."""
+        record = ImageRecord(name, manifest_digest, config_digest, self._clock())
+        with self._database.transaction():
+            kept = self.get(name) if name else self._unnamed(manifest_digest)
+            if kept is not None and kept[:3] == record[:3]:
+                return kept
+            self._database.write(f"INSERT OR REPLACE INTO images ({_COLUMNS}) VALUES (?, ?, ?, ?)", record)  # noqa: S608
+        return record
+
+    def get(self, name: str) -> ImageRecord | None:
+        """The image of a name."""
+        return self._one("name = ? AND name <> ''", name)
+
+    def find(self, digest: str) -> ImageRecord | None:
+        """The image whose manifest or config has that digest, or one that starts so ("sha256:" may be left out).
+
+        CacheError when several images do.
+        """
+        digits = digest.removeprefix("sha256:")
+        if not digits or not set(digits) <= set("0123456789abcdef"):
+            return None
+        start, end = f"sha256:{digits}", f"sha256:{digits}g"
+        where = "(manifest_digest >= ? AND manifest_digest < ?) OR (config_digest >= ? AND config_digest < ?)"
+        sql = f"SELECT {_COLUMNS} FROM images WHERE {where} ORDER BY name = '', name"  # noqa: S608
+        found = [_record(row) for row in self._database.rows(sql, (start, end, start, end))]
+        if len({record.manifest_digest for record in found}) > 1:
+            raise CacheError(f"image {digest!r} is ambiguous: {len(found)} images start so", hint="give more digits")
+        return found[0] if found else None
+
+    def walk(self) -> Iterator[ImageRecord]:
+        """Every image, by name."""
+        for row in self._database.rows(f"SELECT {_COLUMNS} FROM images ORDER BY name, created_ns"):  # noqa: S608
+            yield _record(row)
+
+    def untag(self, name: str) -> ImageRecord | None:
+        """Forget a name; what it meant. The blobs stay."""
+        with self._database.transaction():
+            record = self.get(name)
+            self._database.write("DELETE FROM images WHERE name = ? AND name <> ''", (name,))
+        return record
+
+    def forget(self, manifest_digest: Digest) -> None:
+        """Forget an image under all its names. Idempotent; the blobs stay."""
+        self._database.write("DELETE FROM images WHERE manifest_digest = ?", (manifest_digest,))
+
+    def _unnamed(self, manifest_digest: Digest) -> ImageRecord | None:
+        return self._one("name = '' AND manifest_digest = ?", manifest_digest)
+
+    def _one(self, where: str, value: str) -> ImageRecord | None:
+        row = self._database.row(f"SELECT {_COLUMNS} FROM images WHERE {where}", (value,))  # noqa: S608
+        return _record(row) if row else None
+
+
+def _record(row: tuple[object, ...]) -> ImageRecord:
+    name, manifest_digest, config_digest, created_ns = row
+    assert isinstance(created_ns, int)
+    return ImageRecord(str(name), Digest(manifest_digest), Digest(config_digest), created_ns)

@@ -1,0 +1,158 @@
+"""Locks and leases among the processes, and the threads of each, that share one store.
+
+    run/locks/<sha256 of the name>   flock: exclusive or shared, gone when its exclusive holder is done
+    run/leases/<lease>               flock held by the process that owns unfinished things (temporary files, active
+                                     snapshots) as long as it lives; a lease that nobody holds is dead
+    run/tmp/<lease>.<n>              temporary files of that process
+
+The kernel drops a flock with its process, so nothing here has to be trusted after a kill. A lock file may be removed by
+its holder, so whoever gets a lock checks that the name still means the file that it locked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import itertools
+import os
+import threading
+from collections.abc import Callable, Iterator
+
+from cache.errors import os_errors
+
+OnWait = Callable[[str], None]
+
+
+class Locks:
+    """The locks of the store at `root`. One per process; its threads may share it."""
+
+    def __init__(self, root: str) -> None:
+        self._locks_dir = os.path.join(root, "run", "locks")
+        self._leases_dir = os.path.join(root, "run", "leases")
+        self.temporary_dir = os.path.join(root, "run", "tmp")
+        self._guard = threading.Lock()
+        self._lease = ""
+        self._lease_fd = -1
+        self._numbers = itertools.count(1)
+
+    @contextlib.contextmanager
+    def exclusive(self, name: str, on_wait: OnWait | None = None) -> Iterator[None]:
+        """Hold the lock `name` alone; `on_wait(name)` is called once if somebody else has it now."""
+        path = self._lock_path(name)
+        fd = self._acquire(path, fcntl.LOCK_EX, name, on_wait)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def shared(self, name: str, on_wait: OnWait | None = None) -> Iterator[None]:
+        """Hold the lock `name` together with other sharers, and without any exclusive holder."""
+        fd = self._acquire(self._lock_path(name), fcntl.LOCK_SH, name, on_wait)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    def _lock_path(self, name: str) -> str:
+        return os.path.join(self._locks_dir, hashlib.sha256(os.fsencode(name)).hexdigest())
+
+    def _acquire(self, path: str, operation: int, name: str, on_wait: OnWait | None) -> int:
+        with os_errors(path):
+            while True:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+                try:
+                    if not _try_flock(fd, operation):
+                        if on_wait is not None:
+                            on_wait(name)
+                            on_wait = None
+                        fcntl.flock(fd, operation)
+                    if _is_named(fd, path):
+                        return fd
+                except BaseException:
+                    os.close(fd)
+                    raise
+                os.close(fd)
+
+    def lease(self) -> str:
+        """The name of this process's lease, taken at the first call and held until `close`."""
+        with self._guard:
+            if not self._lease:
+                with os_errors(self._leases_dir):
+                    self._lease, self._lease_fd = _new_lease(self._leases_dir)
+            return self._lease
+
+    def temporary_path(self) -> str:
+        """A fresh name for a temporary file, which is swept after this process is gone."""
+        return os.path.join(self.temporary_dir, f"{self.lease()}.{next(self._numbers)}")
+
+    def live_leases(self) -> set[str]:
+        """The leases that a live process holds; lease files of dead processes are removed on the way."""
+        live = set()
+        with os_errors(self._leases_dir):
+            for name in os.listdir(self._leases_dir):
+                if not _remove_dead_lease(os.path.join(self._leases_dir, name)):
+                    live.add(name)
+        return live
+
+    def sweep_temporary(self) -> None:
+        """Remove the temporary files that no live process owns. Names are read before leases, so none is too young."""
+        names = os.listdir(self.temporary_dir)
+        live = self.live_leases() if names else set()
+        for name in names:
+            if name.partition(".")[0] not in live:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(self.temporary_dir, name))
+
+    def close(self) -> None:
+        """Give the lease back. Idempotent."""
+        with self._guard:
+            if self._lease_fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.unlink(os.path.join(self._leases_dir, self._lease))
+                os.close(self._lease_fd)
+            self._lease, self._lease_fd = "", -1
+
+
+def _try_flock(fd: int, operation: int) -> bool:
+    try:
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_named(fd: int, path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _new_lease(directory: str) -> tuple[str, int]:
+    while True:
+        name = os.urandom(8).hex()
+        path = os.path.join(directory, name)
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        if _try_flock(fd, fcntl.LOCK_EX) and _is_named(fd, path):
+            return name, fd
+        os.close(fd)  # a sweeper took it for a dead one between its creation and its lock
+
+
+def _remove_dead_lease(path: str) -> bool:
+    """Whether the lease at `path` is held by nobody (and is gone now)."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if not _try_flock(fd, fcntl.LOCK_EX):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        return True
+    finally:
+        os.close(fd)

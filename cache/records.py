@@ -1,0 +1,78 @@
+"""What the results of operations are: cache key -> chain id, with the manifest that the key was made of.
+
+Knows no operation. A record does not keep its snapshot alive, so a reader asks the snapshot store for it too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+from cache.database import Database
+
+_TOUCH_NS = 3600 * 10**9
+"""How coarse "last used" is: a warm build then writes nothing most of the time."""
+
+_COLUMNS = "key, chain_id, manifest, created_ns, seconds"
+
+
+class CacheRecord(NamedTuple):
+    """One result. `manifest` is the readable JSON that `key` names, `seconds` how long the operation took."""
+
+    key: str
+    chain_id: str
+    manifest: bytes
+    created_ns: int
+    seconds: float
+
+
+class RecordStore:
+    """The records of one store. Any thread and process may use it."""
+
+    def __init__(self, database: Database, *, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, key: str) -> CacheRecord | None:
+        """The record of a key."""
+        return self.get_many((key,)).get(key)
+
+    def get_many(self, keys: Iterable[str]) -> dict[str, CacheRecord]:
+        """The records of those keys that have one."""
+        rows = self._database.rows_in(f"SELECT {_COLUMNS} FROM records WHERE key IN (*)", keys)  # noqa: S608
+        return {row[0]: CacheRecord(*row) for row in rows}
+
+    def put(self, record: CacheRecord, *, replace: bool = False) -> CacheRecord:
+        """Keep a record and return the one that holds now: the first writer's, unless `replace`. Atomic."""
+        conflict = "REPLACE" if replace else "IGNORE"
+        with self._database.transaction():
+            self._database.write(
+                f"INSERT OR {conflict} INTO records ({_COLUMNS}, used_ns) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
+                (*record, self._clock()),
+            )
+            return self.get(record.key) or record
+
+    def touch(self, keys: Iterable[str]) -> None:
+        """Note that records were used now (to the hour)."""
+        now = self._clock()
+        old = {
+            row[0]
+            for row in self._database.rows_in("SELECT key, used_ns FROM records WHERE key IN (*)", keys)
+            if now - row[1] > _TOUCH_NS
+        }
+        if not old:
+            return
+        with self._database.transaction():
+            for key in old:
+                self._database.write("UPDATE records SET used_ns = ? WHERE key = ?", (now, key))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        """Forget records. Idempotent."""
+        with self._database.transaction():
+            for key in keys:
+                self._database.write("DELETE FROM records WHERE key = ?", (key,))
+
+    def walk(self) -> Iterator[tuple[CacheRecord, int]]:
+        """Every record with the time of its last use in nanoseconds, the least recently used first."""
+        for row in self._database.rows(f"SELECT {_COLUMNS}, used_ns FROM records ORDER BY used_ns, key"):  # noqa: S608
+            yield CacheRecord(*row[:5]), row[5]

@@ -1,0 +1,105 @@
+"""The directories of the layers, and the rows that own them.
+
+    snapshots/<id>/diff       a layer's tree; `upper` while a step writes it, a lower directory ever after
+    snapshots/<id>/work       overlayfs's scratch directory, only while a step runs
+    snapshots/<id>/unpacking  a layer blob on its way to become `diff`
+    snapshots/empty           the lower directory of nothing
+
+The row of table `layers` is written before its directory is made and removed after it is gone. State `active` belongs
+to a lease, `ready` is a layer, `dead` waits for its removal. A directory without a row, an active row whose lease is
+dead, and a dead row are leftovers of killed processes: `sweep` removes them, once per process, before it makes its
+first directory.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+
+from cache.database import Database
+from cache.errors import from_os_error, os_errors
+from cache.locks import Locks
+from cache.removal import remove_tree
+
+ROOT_MODE = 0o755
+"""Of a root directory that no layer says anything about, whatever the umask."""
+
+
+class Trees:
+    """The directories below `snapshots/`."""
+
+    def __init__(self, root: str, database: Database, locks: Locks) -> None:
+        self.dir = os.path.join(root, "snapshots")
+        self.empty_dir = os.path.join(self.dir, "empty")
+        self._database = database
+        self._locks = locks
+        self._is_swept = False
+
+    def diff_dir(self, layer_id: int) -> str:
+        """A layer's tree."""
+        return f"{self.dir}/{layer_id}/diff"
+
+    def work_dir(self, layer_id: int) -> str:
+        """The overlayfs work directory of an active snapshot."""
+        return f"{self.dir}/{layer_id}/work"
+
+    def unpacking_dir(self, layer_id: int) -> str:
+        """Where a layer blob is unpacked before it becomes the tree."""
+        return f"{self.dir}/{layer_id}/unpacking"
+
+    def has_tree(self, layer_id: int) -> bool:
+        """Whether the tree is on the disk."""
+        return os.path.isdir(self.diff_dir(layer_id))
+
+    def allocate(self) -> int:
+        """A new active row with its empty `diff` and `work` directories."""
+        self._sweep_once()
+        lease = self._locks.lease()
+        while True:
+            layer_id = self._database.write("INSERT INTO layers (state, lease) VALUES ('active', ?)", (lease,))
+            try:
+                os.mkdir(f"{self.dir}/{layer_id}", 0o700)
+                os.mkdir(self.diff_dir(layer_id), ROOT_MODE)
+                os.chmod(self.diff_dir(layer_id), ROOT_MODE)
+                os.mkdir(self.work_dir(layer_id), 0o700)
+                return layer_id
+            except FileExistsError:  # a directory from before the database was lost; the sweep gets it another time
+                self._database.write("DELETE FROM layers WHERE id = ?", (layer_id,))
+            except OSError as error:
+                self.drop([layer_id])
+                raise from_os_error(error, f"{self.dir}/{layer_id}") from error
+
+    def finish(self, layer_id: int) -> None:
+        """Remove the work directory of a snapshot that is done."""
+        with os_errors(self.work_dir(layer_id)):
+            remove_tree(self.work_dir(layer_id))
+
+    def drop(self, layer_ids: Iterable[int]) -> None:
+        """Remove rows and their directories. Nothing may refer to them any more."""
+        for layer_id in layer_ids:
+            self._database.write("UPDATE layers SET state = 'dead', lease = '', diff_id = '' WHERE id = ?", (layer_id,))
+            with os_errors(f"{self.dir}/{layer_id}"):
+                remove_tree(f"{self.dir}/{layer_id}")
+            self._database.write("DELETE FROM layers WHERE id = ?", (layer_id,))
+
+    def _sweep_once(self) -> None:
+        if not self._is_swept:
+            self._is_swept = True
+            with self._locks.exclusive("sweep"):
+                self.sweep()
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind. Directories are listed before rows, and rows before leases are
+        looked at, so that whatever is being made right now is never taken for a leftover."""
+        with os_errors(self.dir):
+            self._locks.sweep_temporary()
+            listed = [int(name) for name in os.listdir(self.dir) if name.isdecimal()]
+        rows = {row[0]: row for row in self._database.rows("SELECT id, state, lease FROM layers")}
+        unfinished = [row for row in rows.values() if row[1] != "ready"]
+        live = self._locks.live_leases() if unfinished else set()
+        self.drop(row[0] for row in unfinished if row[2] not in live)
+        for layer_id in listed:
+            if layer_id not in rows:
+                with os_errors(f"{self.dir}/{layer_id}"), contextlib.suppress(FileNotFoundError):
+                    remove_tree(f"{self.dir}/{layer_id}")

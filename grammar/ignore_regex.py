@@ -1,0 +1,239 @@
+"""A pattern of an ignore file -> a matcher, by way of the regular expression that moby makes of it.
+
+The expression is built without regard to brackets, so `[*]` means something odd; that is kept. It is written for
+Go's engine, which never backtracks: classes are translated, and an expression with many stars runs on a set of
+positions instead of Python's engine, so no path can make a match slow.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from grammar.characters import replace_undecodable
+
+MAX_STARS = 3
+"""With more stars than this Python's engine may take too long."""
+
+_ESCAPED_LITERALS = frozenset(".+()|{}$")
+_ANY_DIRECTORIES = "(.*/)?"
+_PERL_CLASSES = {
+    "d": "0-9",
+    "D": "\\x00-/:-\U0010ffff",
+    "s": "\\t\\n\\x0c\\r ",
+    "S": "\\x00-\\x08\\x0b\\x0e-\\x1f!-\U0010ffff",
+    "w": "0-9A-Za-z_",
+    "W": "\\x00-/:-@\\[-\\^`{-\U0010ffff",
+}
+_POSIX_CLASSES = {
+    "alnum": "0-9A-Za-z",
+    "alpha": "A-Za-z",
+    "ascii": "\\x00-\\x7f",
+    "blank": "\\t ",
+    "cntrl": "\\x00-\\x1f\\x7f",
+    "digit": "0-9",
+    "graph": "!-~",
+    "lower": "a-z",
+    "print": " -~",
+    "punct": "!-/:-@\\[-`{-~",
+    "space": "\\t\\n\\x0b\\x0c\\r ",
+    "upper": "A-Z",
+    "word": "0-9A-Za-z_",
+    "xdigit": "0-9A-Fa-f",
+}
+_CONTROLS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_ASSERTIONS = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)", "B": r"(?a:\B)"}
+_POSIX = re.compile(r"\[:(\^?)(\w+):\]")
+_HEX = re.compile(r"([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\}")
+_OCTAL = re.compile("[0-7]{0,2}")
+_LONG_OCTAL = re.compile("[0-7]{1,2}")
+
+
+class BadPatternError(ValueError):
+    """Go's engine would refuse the expression."""
+
+
+class Atom(NamedTuple):
+    """One step of an expression in Python's syntax; `kind` is "one", "many", "assertion" or "directories"."""
+
+    kind: str
+    text: str
+
+
+def go_expression(pattern: str) -> str:
+    """The expression that moby builds for `pattern`, without its anchors."""
+    parts: list[str] = []
+    chars = list(replace_undecodable(pattern).removeprefix("\ufeff"))
+    while chars:
+        char = chars.pop(0)
+        if char == "*" and chars[:1] == ["*"]:
+            del chars[: 2 if chars[1:2] == ["/"] else 1]
+            parts.append(_ANY_DIRECTORIES if chars else ".*")
+        elif char == "\\":
+            parts.append("\\" + (chars.pop(0) if chars else ""))
+        else:
+            parts.append(_TRANSLATED.get(char, "\\" + char if char in _ESCAPED_LITERALS else char))
+    return "".join(parts)
+
+
+_TRANSLATED = {"*": "[^/]*", "?": "[^/]"}
+
+
+def compile_go(expression: str) -> Callable[[str], bool]:
+    """A test for whole paths. Raises BadPatternError."""
+    atoms = _Translator(expression).atoms()
+    stars = sum(atom.kind in ("many", "directories") for atom in atoms)
+    if stars > MAX_STARS and all(atom.kind != "assertion" for atom in atoms):
+        return _PositionSet(atoms).matches
+    python = "".join("(?:.*/)?" if atom.kind == "directories" else atom.text for atom in atoms)
+    full_match = re.compile(python).fullmatch
+    return lambda path: full_match(replace_undecodable(path)) is not None
+
+
+class _Translator:
+    """Reads Go's syntax, as far as a pattern can produce it."""
+
+    def __init__(self, expression: str) -> None:
+        self.text = expression
+        self.position = 0
+
+    def atoms(self) -> list[Atom]:
+        atoms: list[Atom] = []
+        while self.position < len(self.text):
+            if self.take(_ANY_DIRECTORIES):
+                atoms.append(Atom("directories", ""))
+            elif self.take("^"):
+                atoms.append(Atom("assertion", r"\A"))
+            else:
+                atoms.append(self.repeated())
+        return atoms
+
+    def take(self, text: str) -> bool:
+        if not self.text.startswith(text, self.position):
+            return False
+        self.position += len(text)
+        return True
+
+    def next(self) -> str:
+        if self.position >= len(self.text):
+            raise BadPatternError("expression ends too early")
+        self.position += 1
+        return self.text[self.position - 1]
+
+    def repeated(self) -> Atom:
+        char = self.next()
+        if char == "[":
+            text = self.char_class()
+        elif char == "\\":
+            name = self.next()
+            if name in _ASSERTIONS:
+                return Atom("assertion", _ASSERTIONS[name])
+            text = f"[{_PERL_CLASSES[name]}]" if name in _PERL_CLASSES else re.escape(self.escaped(name))
+        elif char in "*+?()":
+            raise BadPatternError(f"{char} has nothing to repeat")
+        else:
+            text = char if char == "." else re.escape(char)
+        if self.take("*"):
+            return Atom("many", text + "*")
+        return Atom("one", text)
+
+    def escaped(self, name: str) -> str:
+        """The character that a backslash and `name` stand for."""
+        if name in _CONTROLS:
+            return _CONTROLS[name]
+        if name.isascii() and not name.isalnum():
+            return name
+        match = None
+        if name == "x":
+            match = _HEX.match(self.text, self.position)
+            digits, base = (match[1] or match[2], 16) if match else ("", 16)
+        else:
+            match = (_OCTAL if name == "0" else _LONG_OCTAL).match(self.text, self.position)
+            digits, base = (name + match[0], 8) if match and name in "01234567" else ("", 8)
+        if not match or not digits or int(digits, base) > 0x10FFFF:
+            raise BadPatternError(f"escape \\{name} is not known")
+        self.position = match.end()
+        return chr(int(digits, base))
+
+    def char_class(self) -> str:
+        """A bracket expression behind its `[`."""
+        start = "[^" if self.take("^") else "["
+        parts: list[str] = []
+        while not parts or not self.take("]"):
+            parts.append(self.class_part())
+        return start + "".join(parts) + "]"
+
+    def class_part(self) -> str:
+        posix = _POSIX.match(self.text, self.position)
+        if posix:
+            if posix[1] or posix[2] not in _POSIX_CLASSES:
+                raise BadPatternError(f"class {posix[0]} is not known")
+            self.position = posix.end()
+            return _POSIX_CLASSES[posix[2]]
+        low = self.class_char()
+        if low in _PERL_CLASSES.values():
+            return low
+        following = self.text[self.position : self.position + 2]
+        if not following.startswith("-") or following in ("-", "-]"):
+            return _class_literal(low)
+        self.position += 1
+        high = self.class_char()
+        if len(high) != 1 or high < low:
+            raise BadPatternError(f"range {low}-{high} is not in order")
+        return f"{_class_literal(low)}-{_class_literal(high)}"
+
+    def class_char(self) -> str:
+        char = self.next()
+        if char != "\\":
+            return char
+        name = self.next()
+        return _PERL_CLASSES[name] if name in _PERL_CLASSES else self.escaped(name)
+
+
+def _class_literal(char: str) -> str:
+    return f"\\x{ord(char):02x}" if ord(char) < 0x80 else char
+
+
+class _PositionSet:
+    """Matches by keeping, as bits, the states that may come next: linear in the path, whatever the pattern."""
+
+    def __init__(self, atoms: list[Atom]) -> None:
+        self.states = [state for atom in atoms for state in _states(atom)]
+        self.tests = [re.compile(state.text.removesuffix("*")).fullmatch for state in self.states]
+        self.final = 1 << len(self.states)
+        self.steps: dict[str, tuple[int, int]] = {}
+
+    def matches(self, path: str) -> bool:
+        active = self._with_skips(1)
+        for char in replace_undecodable(path):
+            moving, staying = self.steps.get(char) or self._step(char)
+            active = self._with_skips(active & staying | (active & moving) << 1)
+            if not active:
+                return False
+        return bool(active & self.final)
+
+    def _with_skips(self, active: int) -> int:
+        """`active` with the states that are reached without a character."""
+        for index, state in enumerate(self.states):
+            if active >> index & 1:
+                if state.kind in ("many", "enter"):
+                    active |= 1 << index + 1
+                if state.kind == "enter":
+                    active |= 1 << index + 2
+        return active
+
+    def _step(self, char: str) -> tuple[int, int]:
+        """The states that move on with `char`, and those that stay."""
+        moving = staying = 0
+        for index, state in enumerate(self.states):
+            fits = self.tests[index](char) is not None
+            moving |= (fits and state.kind == "one" or state.kind == "inside" and char == "/") << index
+            staying |= (fits and state.kind in ("many", "inside")) << index
+        self.steps[char] = moving, staying
+        return moving, staying
+
+
+def _states(atom: Atom) -> list[Atom]:
+    """Optional directories are entered or skipped, and once entered left by a slash only."""
+    return [Atom("enter", "."), Atom("inside", ".*")] if atom.kind == "directories" else [atom]

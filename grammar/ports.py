@@ -1,0 +1,76 @@
+"""Ports of EXPOSE: `80`, `80/udp`, `8000-8010`, and the `ip:host:container` form that is accepted and mostly dropped.
+
+It does not know variables: the words are expanded already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from grammar.characters import quoted, to_lower
+from grammar.errors import DockerfileError
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+MAX_PORT = 65535
+
+_NUMBER = re.compile(r"[+-]?0*([0-9]{1,5})")
+_BRACKETED = re.compile(r"\[([^\[\]]*)\]")
+
+
+def parse_ports(words: Sequence[str]) -> list[str]:
+    """Ports with protocol, such as "80/tcp", ranges unrolled, in the given order. Raises DockerfileError."""
+    return [port for word in words for port in _parse_port(word)]
+
+
+def _parse_port(word: str) -> list[str]:
+    rest, _, container = word.rpartition(":")
+    address, _, host = rest.rpartition(":")
+    numbers, _, protocol = container.partition("/")
+    protocol = to_lower(protocol) or "tcp"
+    if not numbers:
+        raise DockerfileError(f"port {quoted(word)} has no number", subject=word)
+    if protocol not in PROTOCOLS:
+        raise DockerfileError(f"port {quoted(word)} has an unknown protocol, expected tcp, udp or sctp", subject=word)
+    _check_address(address, word)
+    first, last = _range(numbers, word)
+    if host:
+        host_first, host_last = _range(host, word)
+        if last != first and last - first != host_last - host_first:
+            raise DockerfileError(f"port {quoted(word)} has two ranges of different length", subject=word)
+    return [f"{number}/{protocol}" for number in range(first, last + 1)]
+
+
+def _range(text: str, word: str) -> tuple[int, int]:
+    first, dash, last = text.partition("-")
+    start = _number(first, word)
+    if not dash or first == last:
+        return start, start
+    end = _number(last, word)
+    if end < start:
+        raise DockerfileError(f"port {quoted(word)} has a range that ends before it starts", subject=word)
+    return start, end
+
+
+def _number(text: str, word: str) -> int:
+    match = _NUMBER.fullmatch(text)
+    number = int(match[1]) * (-1 if text.startswith("-") else 1) if match else -1
+    if not 0 <= number <= MAX_PORT:
+        raise DockerfileError(f"port {quoted(word)} is not valid, expected numbers from 0 to {MAX_PORT}", subject=word)
+    return number
+
+
+def _check_address(address: str, word: str) -> None:
+    if address.startswith("["):
+        match = _BRACKETED.fullmatch(address)
+        address = match[1] if match else "["
+    if not address:
+        return
+    import ipaddress
+
+    try:
+        if "%" in address:
+            raise ValueError
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise DockerfileError(f"port {quoted(word)} has an address that is not valid", subject=word) from None

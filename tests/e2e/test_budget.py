@@ -1,0 +1,70 @@
+"""What a build may cost: the modules a warm build loads, and the memory of a large context."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import Pybuild
+
+HEAVY = ("lark", "networkx", "pyroute2", "tqdm", "ssl", "asyncio", "concurrent", "subprocess", "dataclasses", "ctypes")
+PROBE = """
+import json, sys
+from builder.cli import main
+code = main(sys.argv[1:])
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+raise SystemExit(code)
+"""
+
+
+def loaded(pybuild: Pybuild, *words: str) -> set[str]:
+    """The modules in memory after a command."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE, *words],
+        cwd=pybuild.cwd,
+        env=pybuild.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_cached_build_loads_no_heavy_module(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base AS a\nCOPY f /f\nRUN cp /f /g\nFROM base\nCOPY --from=a /g /g\n", f="f")
+    words = ["build", *based, "-t", "x", "."]
+    cold = loaded(pybuild, *words)
+    assert {"lark", "networkx"} <= cold
+    warm = loaded(pybuild, *words)
+    assert not {name.partition(".")[0] for name in warm} & set(HEAVY)
+
+
+def test_memory_of_a_large_context(pybuild: Pybuild, based: list[str], tmp_path: Path) -> None:
+    pybuild.write(Dockerfile="FROM base\nCOPY big /big\n")
+    with open(pybuild.cwd / "big", "wb") as file:
+        for number in range(64):
+            file.write(bytes([number]) * (16 << 20))
+    dest = tmp_path / "out.tar"
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, *pybuild.argv("build", *based, "-o", f"type=oci,dest={dest}", ".")],
+        cwd=pybuild.cwd,
+        env=pybuild.environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak_kib = int(done.stdout.splitlines()[-1])
+    assert os.path.getsize(dest) > 1 << 20
+    assert peak_kib < 150 * 1024
+
+
+_MEASURE = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
