@@ -109,9 +109,9 @@ def _lower_mount(
     flag: MountFlag, command: Command, source: StageState | None, inputs: list[int], state: StageState, scope: Scope
 ) -> MountOp:
     if flag.type == "secret":
-        return _secret_mount(flag)
+        return _secret_mount(flag, state)
     if flag.type == "ssh":
-        return _ssh_mount(flag)
+        return _ssh_mount(flag, state)
     target = _mount_target(flag, state)
     if flag.type == "tmpfs":
         return MountOp("tmpfs", target, size=flag.size or 0)
@@ -144,24 +144,25 @@ def _mount_input(
                 "command"
             )
         vertex = source.vertex
+        if vertex != SCRATCH and isinstance(scope.vertices[vertex].op, LocalSourceOp):
+            vertex = _directory_part(flag, vertex, scope, location)
     elif flag.type == "cache":
         vertex = SCRATCH
     else:
-        vertex = _context_part(flag, scope, location)
+        vertex = _directory_part(flag, scope.local(LocalSourceOp("context")), scope, location)
     if vertex == SCRATCH:
         return SCRATCH
     inputs.append(vertex)
     return len(inputs) - 1
 
 
-def _context_part(flag: MountFlag, scope: Scope, location: Location) -> int:
-    """A root with just the part of the context that a mount shows, filtered by .dockerignore."""
+def _directory_part(flag: MountFlag, local: int, scope: Scope, location: Location) -> int:
+    """A root with just the part of a local directory that a mount shows, filtered by .dockerignore."""
     path = posixpath.normpath("/" + flag.source.lstrip("/"))
     if path == "/":
         copy = CopyAction(1, "/", "/", allow_wildcard=False)
     else:
         copy = CopyAction(1, "/", "/", allow_wildcard=False, include_patterns=(path[1:],), required_paths=(path,))
-    local = scope.local(LocalSourceOp("context"))
     return scope.add(
         Vertex(
             FileOp((copy,)),
@@ -174,11 +175,11 @@ def _context_part(flag: MountFlag, scope: Scope, location: Location) -> int:
     )
 
 
-def _secret_mount(flag: MountFlag) -> MountOp:
+def _secret_mount(flag: MountFlag, state: StageState) -> MountOp:
     identity = flag.source or flag.id or posixpath.basename(flag.target)
     if not identity:
         raise BuildError("one of source, target required")
-    target = flag.target
+    target = _mount_target(flag, state) if flag.target else ""
     if not target and not flag.env:
         target = "/run/secrets/" + posixpath.basename(identity)
     return MountOp(
@@ -193,12 +194,12 @@ def _secret_mount(flag: MountFlag) -> MountOp:
     )
 
 
-def _ssh_mount(flag: MountFlag) -> MountOp:
+def _ssh_mount(flag: MountFlag, state: StageState) -> MountOp:
     if flag.source:
         raise BuildError("ssh does not support source")
     return MountOp(
         "ssh",
-        flag.target,
+        _mount_target(flag, state) if flag.target else "",
         id=flag.id or "default",
         mode=0o600 if flag.mode is None else flag.mode,
         uid=flag.uid or 0,

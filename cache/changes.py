@@ -85,21 +85,30 @@ class _Comparison:
         self.changes: list[Change] = []
         self.repairs: list[Repair] = []
 
-    def directory(self, fd: int, path: str, stack: Stack) -> None:
-        """Compare the members of one upper directory, open as `fd`, with the merged lower directory `stack`."""
+    def directory(self, fd: int, path: str, stack: Stack, *, is_hidden: bool = False) -> None:
+        """Compare the members of one upper directory, open as `fd`, with the merged lower directory `stack`.
+
+        `is_hidden` says that a directory above is opaque: then this one shows nothing of what is below, either.
+        """
+        is_opaque = bool(path) and merged.is_opaque(fd)
+        is_hidden = is_hidden or is_opaque
         with os.scandir(fd) as entries:
             members = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
         for name, status in members.items():
-            self._member(fd, f"{path}/{name}", status, merged.lookup(stack, name) if stack else None)
-        if path and merged.is_opaque(fd):
+            lower = merged.lookup(stack, name) if stack else None
+            self._member(fd, f"{path}/{name}", status, lower, is_hidden=is_hidden)
+        if is_opaque:
             self.repairs.append(Repair("opaque", path))
+        if is_hidden:
             for name in merged.names(stack) - members.keys():
                 self.changes.append(Change(DELETE, f"{path}/{name}", None))
                 self.repairs.append(Repair("whiteout", f"{path}/{name}"))
 
-    def _member(self, fd: int, path: str, status: os.stat_result, lower: Found | None) -> None:
+    def _member(
+        self, fd: int, path: str, status: os.stat_result, lower: Found | None, *, is_hidden: bool
+    ) -> None:
         if stat.S_ISDIR(status.st_mode):
-            self._subdirectory(fd, path, status, lower)
+            self._subdirectory(fd, path, status, lower, is_hidden=is_hidden)
         elif merged.is_whiteout(status):
             if lower is not None:
                 self.changes.append(Change(DELETE, path, None))
@@ -110,11 +119,13 @@ class _Comparison:
         else:
             self._changed(path, status, lower)
 
-    def _subdirectory(self, fd: int, path: str, status: os.stat_result, lower: Found | None) -> None:
+    def _subdirectory(
+        self, fd: int, path: str, status: os.stat_result, lower: Found | None, *, is_hidden: bool
+    ) -> None:
         before = len(self.changes)
         below_fd = os.open(os.path.basename(path), OPEN_DIRECTORY, dir_fd=fd)
         try:
-            self.directory(below_fd, path, lower.stack if lower is not None else ())
+            self.directory(below_fd, path, lower.stack if lower is not None else (), is_hidden=is_hidden)
         finally:
             os.close(below_fd)
         if lower is None or len(self.changes) > before or not _is_same_stat(status, lower.stat):

@@ -10,12 +10,9 @@ import os
 from collections.abc import Callable
 
 from cache.blobs import BlobStore
-from cache.changes import tree_changes
 from cache.errors import CacheError, LayerLostError, os_errors
-from cache.layer import write_tar
 from cache.layerrows import LayerRow, LayerRows
 from cache.locks import Locks
-from cache.removal import remove_tree
 from cache.snapshot import EMPTY_LAYER, Layer, Snapshot
 from cache.trees import Trees
 
@@ -100,6 +97,9 @@ class Materializer:
             self._lose(layer)
 
     def _is_intact(self, row: LayerRow) -> bool:
+        from cache.changes import tree_changes
+        from cache.layer import write_tar
+
         tree_dir = self._trees.diff_dir(row.layer.layer_id)
         try:
             return write_tar(tree_changes(tree_dir), tree_dir).diff_id == row.layer.diff_id
@@ -108,6 +108,7 @@ class Materializer:
 
     def _unpack(self, row: LayerRow, below: tuple[str, ...]) -> None:
         from cache.layerimport import unpack_blob
+        from cache.removal import remove_tree
 
         assert row.blob is not None
         layer_id = row.layer.layer_id

@@ -8,17 +8,18 @@ image's) until somebody asks for its directory. Knows no sandbox: mounting is th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from cache.changes import compare
 from cache.database import Database
 from cache.descriptor import Descriptor
 from cache.digest import Digest
-from cache.layer import TarSummary, write_tar
 from cache.layerrows import LayerRow, LayerRows
 from cache.materialize import Materializer
-from cache.normalize import normalize
 from cache.snapshot import EMPTY, EMPTY_LAYER, ActiveSnapshot, Layer, Snapshot, chain_id
 from cache.trees import Trees
+
+if TYPE_CHECKING:
+    from cache.layer import TarSummary
 
 __all__ = ["EMPTY", "EMPTY_LAYER", "ActiveSnapshot", "Layer", "Snapshot", "SnapshotStore", "chain_id"]
 
@@ -55,6 +56,10 @@ class SnapshotStore:
         dropped. Atomic: after a crash the snapshot is there or it is not. LayerError for what no layer can hold; the
         caller then still has to discard.
         """
+        from cache.changes import compare
+        from cache.layer import write_tar
+        from cache.normalize import normalize
+
         found, repairs = compare(active.upper_dir, self.lower_dirs(active.parent))
         normalize(active.upper_dir, repairs)
         summary = write_tar(found, active.upper_dir)
@@ -77,7 +82,7 @@ class SnapshotStore:
             return self._existing(parent, layer.diff_id) or self._append(parent, self._rows.share(layer.layer_id))
 
     def add_layer_blob(self, parent: Snapshot, diff_id: Digest, blob: Descriptor) -> Snapshot:
-        """An image's layer on top of `parent`. Its blob is in the store, and is unpacked when somebody needs the tree."""
+        """An image's layer on top of `parent`. Its blob is in the store, and unpacked when somebody needs the tree."""
         with self._database.transaction():
             snapshot = self._existing(parent, diff_id)
             if snapshot is None:

@@ -15,13 +15,13 @@ import os
 import time
 from collections.abc import Callable
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from cache.atomic import write_atomic
 from cache.blobs import BlobStore
 from cache.database import Database
 from cache.errors import CacheError, StoreVersionError, os_errors
 from cache.images import ImageStore
-from cache.layerblobs import LayerBlobs
 from cache.layerrows import LayerRows
 from cache.locks import Locks
 from cache.materialize import Materializer
@@ -30,6 +30,9 @@ from cache.records import RecordStore
 from cache.snapshots import SnapshotStore
 from cache.statcache import StatCache
 from cache.trees import ROOT_MODE, Trees
+
+if TYPE_CHECKING:
+    from cache.layerblobs import LayerBlobs
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
@@ -49,11 +52,20 @@ class Store:
         self.memo = Memo(self.database)
         self.statcache = StatCache(self.database, clock=clock)
         trees, rows = Trees(root, self.database, self.locks), LayerRows(self.database)
-        materializer = Materializer(
+        self._materializer = Materializer(
             rows, trees, self.blobs, self.locks, boot_id=(lambda: boot_id) if boot_id is not None else read_boot_id
         )
-        self.snapshots = SnapshotStore(self.database, trees, materializer, clock=clock)
-        self.layers = LayerBlobs(self.database, self.blobs, materializer)
+        self.snapshots = SnapshotStore(self.database, trees, self._materializer, clock=clock)
+        self._layers: LayerBlobs | None = None
+
+    @property
+    def layers(self) -> LayerBlobs:
+        """The blob forms of layers. Imported when somebody wants one, since a cached build does not."""
+        if self._layers is None:
+            from cache.layerblobs import LayerBlobs
+
+            self._layers = LayerBlobs(self.database, self.blobs, self._materializer)
+        return self._layers
 
     @classmethod
     def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:

@@ -53,7 +53,7 @@ class DockerfileError(Exception):
         """Several lines for a person: place and message, the source lines with a caret, and the hint."""
         report = [f"{self._place()}{_printable(self.message)}"]
         if self.range is not None and self.source:
-            report += _excerpt(self.source, self.range, self.caret or self.range)
+            report += excerpt(self.source, self.range, self.caret or self.range)
         if self.hint:
             report.append(f"hint: {_printable(self.hint)}")
         return "\n".join(report)
@@ -78,7 +78,7 @@ class DockerfileError(Exception):
         return f"{self.filename}:{max(caret.start_line, 1)}{column}: "
 
 
-def _excerpt(source: str, place: Range, caret: Range) -> list[str]:
+def excerpt(source: str, place: Range, caret: Range) -> list[str]:
     """The lines of `place` with their numbers, and a mark under the columns of `caret` if they are known."""
     lines = source.split("\n")
     first, last = max(place.start_line, 1), min(max(place.end_line, 1), len(lines))

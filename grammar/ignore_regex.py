@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from math import comb
 from typing import NamedTuple
 
 from grammar.characters import replace_undecodable
 
-MAX_STARS = 3
-"""With more stars than this Python's engine may take too long."""
+MAX_TRIES = 10**6
+"""Ways to spread the stars of a pattern over a path; with more, Python's engine may take too long."""
 
 _ESCAPED_LITERALS = frozenset(".+()|{}$")
 _ANY_DIRECTORIES = "(.*/)?"
@@ -84,11 +85,21 @@ def compile_go(expression: str) -> Callable[[str], bool]:
     """A test for whole paths. Raises BadPatternError."""
     atoms = _Translator(expression).atoms()
     stars = sum(atom.kind in ("many", "directories") for atom in atoms)
-    if stars > MAX_STARS and all(atom.kind != "assertion" for atom in atoms):
-        return _PositionSet(atoms).matches
-    python = "".join("(?:.*/)?" if atom.kind == "directories" else atom.text for atom in atoms)
-    full_match = re.compile(python).fullmatch
-    return lambda path: full_match(replace_undecodable(path)) is not None
+    full_match = re.compile("".join(_python(atom) for atom in atoms)).fullmatch
+    if stars < 2 or any(atom.kind == "assertion" for atom in atoms):
+        return lambda path: full_match(replace_undecodable(path)) is not None
+    positions = _PositionSet(atoms)
+
+    def matches(path: str) -> bool:
+        if comb(len(path), stars) > MAX_TRIES:
+            return positions.matches(path)
+        return full_match(replace_undecodable(path)) is not None
+
+    return matches
+
+
+def _python(atom: Atom) -> str:
+    return "(?:.*/)?" if atom.kind == "directories" else atom.text
 
 
 class _Translator:
@@ -228,7 +239,7 @@ class _PositionSet:
         moving = staying = 0
         for index, state in enumerate(self.states):
             fits = self.tests[index](char) is not None
-            moving |= (fits and state.kind == "one" or state.kind == "inside" and char == "/") << index
+            moving |= ((fits and state.kind == "one") or (state.kind == "inside" and char == "/")) << index
             staying |= (fits and state.kind in ("many", "inside")) << index
         self.steps[char] = moving, staying
         return moving, staying

@@ -239,10 +239,10 @@ class _Reader:
         """Text inside braces up to `stop`. When the text ends first, that is the error, whatever came of it."""
         try:
             return (yield self.scan(stop, raw_escapes, []))
-        except DockerfileError:
-            if self.peek():
-                raise
-            raise DockerfileError(f"matching {stop} is missing") from None
+        except DockerfileError as error:
+            if not self.peek():
+                error.message = f"matching {stop} is missing"
+            raise
 
     def alternative(self, name: str, modifier: str) -> Part:
         """`:-`, `-`, `:+`, `+`, `:?`, `?`, `#` and `%` with the word that follows."""
@@ -296,7 +296,7 @@ class _Reader:
 @lru_cache
 def _plain(stops: str, *, heredocs: bool = True) -> re.Pattern[str]:
     """Runs of characters that mean themselves."""
-    return re.compile(f"[^$" + ("<" if heredocs else "") + re.escape(stops) + "]+")
+    return re.compile("[^$" + ("<" if heredocs else "") + re.escape(stops) + "]+")
 
 
 def _trimmed(value: str, pattern: str, modifier: str) -> str:

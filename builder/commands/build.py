@@ -116,7 +116,11 @@ def excerpt_of(error: BuildError, context: BuildContext) -> str:
     if error.location is None or error.location.file != context.dockerfile:
         return ""
     from grammar.errors import excerpt
+    from grammar.position import Range
 
-    return excerpt(
-        context.source.decode("utf-8", "surrogateescape"), error.location.start_line, error.location.end_line
-    )
+    source = context.source.decode("utf-8", "surrogateescape")
+    place = Range(error.location.start_line, error.location.end_line)
+    first = source.split("\n")[place.start_line - 1]
+    indent = len(first) - len(first.lstrip())
+    caret = Range(place.start_line, place.start_line, indent + 1, len(first.rstrip()))
+    return "\n".join(excerpt(source, place, caret))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from builder.commands import Environment
 from builder.errors import BuildError, SandboxError, UsageError
 from builder.runner import options as words
 from builder.runner.options import RunOptions
-from builder.sandbox.launcher import Launcher
-from builder.sandbox.process import CommandError
 from cache.errors import CacheError
-from cache.store import Store
+
+if TYPE_CHECKING:
+    from builder.sandbox.launcher import Launcher
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +53,13 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     if not given:
         raise UsageError("the image is missing", hint="pybuild images lists what there is")
     options = _options(args, env, tuple(given[1:]))
+    from builder.sandbox.launcher import Launcher
+    from builder.sandbox.wire import CommandError
+
     try:
-        return _run(given[0], options, args, env)
+        with Launcher() as launcher:
+            launcher.start()  # It gets ready in its own process while this one looks for the image.
+            return _run(given[0], options, args, env=env, launcher=launcher)
     except UsageError:
         raise
     except CommandError as error:
@@ -63,16 +69,15 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         raise SandboxError(str(error), hint=error.hint) from error
 
 
-def _run(name: str, options: RunOptions, args: argparse.Namespace, env: Environment) -> int:
-    with Launcher() as launcher:
-        launcher.start()  # It gets ready while the image is being looked for.
-        from builder.runner.find import find_image
-        from builder.runner.run import Request, run
+def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Environment, launcher: Launcher) -> int:
+    from builder.runner.find import find_image
+    from builder.runner.run import Request, run
+    from cache.store import Store
 
-        with Store.open(env.root) as store:
-            image = find_image(store, name, env.cwd, env.clock)
-            request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
-            return run(request, store, launcher)
+    with Store.open(env.root) as store:
+        image = find_image(store, name, env.cwd, env.clock)
+        request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
+        return run(request, store, launcher)
 
 
 def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...]) -> RunOptions:

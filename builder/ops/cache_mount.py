@@ -70,7 +70,7 @@ def _create(directory: str, mount: MountOp, source: Snapshot | None, worker: Wor
             with worker.view(source) as tree:
                 fileop.apply(FileOp((copy,)), SafeRoot(fd), {1: tree})
         os.fchown(fd, mount.uid, mount.gid)
-        os.fchmod(fd, 0o755 if mount.mode is None else mount.mode)
+        os.fchmod(fd, 0o755 if mount.mode is None else mount.mode & 0o777)
     finally:
         os.close(fd)
     os.rename(filling, directory)

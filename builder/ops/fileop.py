@@ -11,19 +11,17 @@ Everything raises BuildError; a half-done `apply` leaves the root to be discarde
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
-from builder.errors import BuildError
 from builder.ops.chmod import mode_change, octal_mode
 from builder.ops.copy import Attributes, Copier, prepare_target
+from builder.ops.failures import reported
 from builder.ops.localtree import ContextTree, context_tree, sources_of
 from builder.ops.owner import owner_of
 from builder.ops.select import Selection, Source, expand, items_of, selection
 from builder.ops.tree import EMPTY_TREE, RootTree, SourceTree
 from builder.plan import CopyAction, FileOp, MkdirAction, MkfileAction
 from builder.sandbox.fsops import SafeRoot, split
-from cache.errors import CacheError
 
 __all__ = ["ContextTree", "RootTree", "Selection", "apply", "context_tree", "root_tree", "selection", "sources_of"]
 
@@ -37,13 +35,13 @@ def apply(op: FileOp, root: SafeRoot, trees: Mapping[int, SourceTree]) -> None:
     """Carry out a FileOp on a root; `trees` maps an input's index to what copies from it read."""
     for action in op.actions:
         if isinstance(action, CopyAction):
-            with _reported(f'copy "{action.source}" to "{action.dest}"'):
+            with reported(f'copy "{action.source}" to "{action.dest}"'):
                 _copy(action, root, trees.get(action.input, EMPTY_TREE))
         elif isinstance(action, MkdirAction):
-            with _reported(f'make directory "{action.path}"'):
+            with reported(f'make directory "{action.path}"'):
                 root.mkdir_all(action.path, action.mode & 0o777, owner_of(action.owner, root))
         else:
-            with _reported(f'write "{action.path}"'):
+            with reported(f'write "{action.path}"'):
                 _write_file(action, root)
 
 
@@ -93,17 +91,3 @@ def _write_file(action: MkfileAction, root: SafeRoot) -> None:
         with open(fd, "wb") as file:
             file.write(action.content.encode("utf-8", "surrogateescape"))
             os.fchmod(fd, action.mode & 0o777)
-
-
-@contextmanager
-def _reported(task: str) -> Iterator[None]:
-    """Turn what the system refuses into a BuildError that names the task and the path."""
-    try:
-        yield
-    except OSError as error:
-        where = f' at "{os.fsdecode(error.filename)}"' if isinstance(error.filename, (str, bytes)) else ""
-        raise BuildError(f"failed to {task}: {os.strerror(error.errno or 0).lower()}{where}") from error
-    except CacheError as error:
-        raise BuildError(f"failed to {task}: {error}", hint=error.hint) from error
-    except RecursionError as error:
-        raise BuildError(f"failed to {task}: directories are nested too deeply") from error

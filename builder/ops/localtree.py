@@ -13,15 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
+from builder.ops.failures import reported
 from builder.ops.tree import entry_of, similar_name
 from builder.ops.wildcard import has_wildcard, path_matcher
 from builder.plan import CopyAction, FileOp, LocalSourceOp, Vertex
 from builder.sandbox import syscalls
 from builder.sandbox.fsops import Directory, clean
 from cache.contenthash import FileEntry, Keep, file_digest, scan
-from cache.errors import CacheError
 from cache.statcache import FileDigests, StatCache
-from grammar.errors import DockerfileError
 
 if TYPE_CHECKING:
     from grammar.ignore import IgnoreMatcher, MatchState
@@ -150,12 +149,8 @@ def context_tree(
     scanned, and a wildcard below a directory has to match something unless another source takes of that directory
     (BuildKit sends no more than that). Raises BuildError for a directory that cannot be read.
     """
-    try:
+    with reported(f'read context "{root_dir}"'):
         return ContextTree(root_dir, matcher, statcache, sources=sources)
-    except OSError as error:
-        raise BuildError(f'build context "{root_dir}": {(error.strerror or str(error)).lower()}') from error
-    except (CacheError, DockerfileError) as error:
-        raise BuildError(f"build context: {error}", hint=error.hint) from error
 
 
 def sources_of(vertices: Sequence[Vertex], name: str) -> tuple[str, ...]:

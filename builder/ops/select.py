@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from builder.errors import BuildError
+from builder.ops.failures import reported
 from builder.ops.tree import SourceTree
 from builder.ops.wildcard import component_matcher, has_wildcard
 from builder.plan import CopyAction
 from builder.sandbox.fsops import clean, follow, join, split
 from cache.contenthash import FileEntry
-from grammar.errors import DockerfileError
 from grammar.ignore import IgnoreMatcher, MatchState
 
 Item = tuple[str, FileEntry, bool]
@@ -49,23 +48,10 @@ def selection(action: CopyAction, tree: SourceTree) -> Selection:
     Modification times are not in it; nor are the owners that `--chown` and the modes that an octal `--chmod` replace.
     Raises BuildError for a source that is missing, where BuildKit does.
     """
-    hides_mode, shows_owner = action.chmod[:1].isdigit(), tree.keeps_owners and not action.chown
     files: list[tuple[str, str]] = []
-    for source in expand(action, tree):
-        items = list(_listed(action, tree, source))
-        links = _link_groups(items)
-        for path, entry, _ in items:
-            _, kind, mode, uid, gid, *_, linkname, rdev = entry
-            state = kind if hides_mode else f"{kind}{mode:o}"
-            if shows_owner and (uid or gid):
-                state = f"{state} {uid}:{gid}"
-            if kind == "f":
-                state = f"{state} {tree.digest(entry)}{links.get(path, '')}"
-            elif kind == "l":
-                state = f"l {linkname}"
-            elif kind in "cb":
-                state = f"{state} {rdev}"
-            files.append((path, state))
+    with reported(f'calculate checksum of "{action.source}"'):
+        for source in expand(action, tree):
+            files += _states(list(_listed(action, tree, source)), action, tree)
     digest = hashlib.sha256("\0".join(f"{path}\0{state}" for path, state in files).encode("utf-8", "surrogateescape"))
     return Selection(digest.hexdigest(), tuple(files))
 
@@ -107,6 +93,24 @@ def _listed(action: CopyAction, tree: SourceTree, source: Source) -> Iterator[It
     # Only that it is a directory counts: its own mode and owner are not copied.
     yield ".", source.entry._replace(mode=0, uid=0, gid=0), False
     yield from items_of(action, tree, source)
+
+
+def _states(items: list[Item], action: CopyAction, tree: SourceTree) -> Iterator[tuple[str, str]]:
+    """Each entry with what of it is copied. In one piece, since it runs for every file of every build."""
+    hides_mode, shows_owner = action.chmod[:1].isdigit(), tree.keeps_owners and not action.chown
+    links, digest_of = _link_groups(items), tree.digest
+    for path, entry, _ in items:
+        kind, mode, uid, gid = entry[1:5]
+        state = kind if hides_mode else f"{kind}{mode:o}"
+        if shows_owner and (uid or gid):
+            state = f"{state} {uid}:{gid}"
+        if kind == "f":
+            state = f"{state} {digest_of(entry)}{links.get(path, '')}"
+        elif kind == "l":
+            state = f"l {entry.linkname}"
+        elif kind in "cb":
+            state = f"{state} {entry.rdev}"
+        yield path, state
 
 
 def _link_groups(items: list[Item]) -> dict[str, str]:
@@ -180,8 +184,8 @@ class _Filter:
     def __init__(self, action: CopyAction, tree: SourceTree, skip: int) -> None:
         self._tree = tree
         self._skip = skip
-        self._include = _matcher(action.include_patterns)
-        self._exclude = _matcher(action.exclude_patterns)
+        self._include = IgnoreMatcher(action.include_patterns) if action.include_patterns else None
+        self._exclude = IgnoreMatcher(action.exclude_patterns) if action.exclude_patterns else None
         self._has_exceptions = self._exclude is not None and self._exclude.has_exceptions
 
     def below(self, directory: str, parent: _States, pending: list[Item]) -> Iterator[Item]:
@@ -207,22 +211,8 @@ class _Filter:
     def _judge(self, path: str, parent: _States) -> tuple[bool, bool, _States]:
         included, excluded = True, False
         include, exclude = parent
-        with _valid_patterns():
-            if self._include is not None:
-                included, include = self._include.match(path, parent.include)
-            if self._exclude is not None:
-                excluded, exclude = self._exclude.match(path, parent.exclude)
+        if self._include is not None:
+            included, include = self._include.match(path, parent.include)
+        if self._exclude is not None:
+            excluded, exclude = self._exclude.match(path, parent.exclude)
         return included, excluded, _States(include, exclude)
-
-
-def _matcher(patterns: tuple[str, ...]) -> IgnoreMatcher | None:
-    with _valid_patterns():
-        return IgnoreMatcher(patterns) if patterns else None
-
-
-@contextmanager
-def _valid_patterns() -> Iterator[None]:
-    try:
-        yield
-    except DockerfileError as error:
-        raise BuildError(error.message, hint=error.hint) from error

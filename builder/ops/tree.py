@@ -90,10 +90,15 @@ class RootTree:
         return found
 
     def below(self, path: str) -> Iterator[FileEntry]:
-        for entry in self.entries(path):
+        levels = [iter(self.entries(path))]
+        while levels:
+            entry = next(levels[-1], None)
+            if entry is None:
+                levels.pop()
+                continue
             yield entry
             if entry.kind == "d":
-                yield from self.below(entry.path)
+                levels.append(iter(self.entries(entry.path)))
 
     def open_dir(self, path: str) -> Directory:
         return self._root.open_dir(path or "/")

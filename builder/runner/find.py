@@ -7,7 +7,6 @@ import stat
 from collections.abc import Callable
 
 from builder.errors import BuildError
-from builder.image.layout import INDEX_FILE, split_layout_name
 from builder.image.stored import StoredImage, read_image, resolve_image
 from cache.compression import detect
 from cache.digest import Digest
@@ -22,18 +21,29 @@ _SETTLED_NS = 2 * 10**9
 def find_image(store: Store, text: str, cwd: str, clock: Callable[[], int]) -> StoredImage:
     """The image; one that lies in an archive (plain or compressed) or in an OCI layout (`DIR[:TAG]`) is imported first,
     without a name. BuildError when there is none."""
-    directory, wanted = split_layout_name(text)
-    if os.path.isfile(os.path.join(cwd, directory, INDEX_FILE)):
-        from builder.image.importer import import_layout
-
-        return import_layout(store, os.path.join(cwd, directory), wanted)
     path = os.path.join(cwd, text)
     if _is_archive(path):
         return _from_archive(store, path, clock)
+    if os.path.exists(path) or ":" in text:
+        image = _from_layout(store, text, cwd)
+        if image is not None:
+            return image
     image = resolve_image(store, text)
     if image is None:
         raise BuildError(f'no such image: "{text}"', hint=_hint(store, text, path))
     return image
+
+
+def _from_layout(store: Store, text: str, cwd: str) -> StoredImage | None:
+    """The image of `DIR[:TAG]`, None when there is no such layout."""
+    from builder.image.layout import INDEX_FILE, split_layout_name
+
+    directory, wanted = split_layout_name(text)
+    if not os.path.isfile(os.path.join(cwd, directory, INDEX_FILE)):
+        return None
+    from builder.image.importer import import_layout
+
+    return import_layout(store, os.path.join(cwd, directory), wanted)
 
 
 def _is_archive(path: str) -> bool:

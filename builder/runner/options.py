@@ -107,7 +107,7 @@ def parse_volume(text: str, cwd: str) -> Volume:
 
 
 def parse_tmpfs(text: str) -> Volume:
-    """`TARGET[:OPTIONS]`, the options of tmpfs(5): size, mode, uid, gid, ro, exec. noexec is the default, as in Docker."""
+    """`TARGET[:OPTIONS]`, options of tmpfs(5): size, mode, uid, gid, ro, exec; noexec is the default as in Docker."""
     target, _, words = text.partition(":")
     settings: dict[str, Any] = {"noexec": True}
     is_read_only = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -240,10 +241,8 @@ def test_no_member_leaves_the_destination(
     attack: Callable[[str], list[tuple[tarfile.TarInfo, bytes]]],
 ) -> None:
     write_tree(tmp_path / "root", {"beside": "b"})
-    try:
+    with contextlib.suppress(BuildError):
         add(tar(member("first"), *attack(str(canary))))
-    except BuildError:
-        pass
     info = (canary / "canary").stat()
     assert (canary / "canary").read_text() == "alive"
     assert (info.st_nlink, info.st_uid, stat.S_IMODE(info.st_mode) & 0o022) == (1, 0, 0)
@@ -256,7 +255,7 @@ def test_an_absolute_link_of_the_root_is_taken_below_the_destination(
     add: Callable[..., dict[str, str]], tmp_path: Path
 ) -> None:
     write_tree(tmp_path / "root", {"real": None, "d/ln": Link("/real")})
-    with pytest.raises(BuildError, match='"ln/through" from "/t.tar": no such file'):
+    with pytest.raises(BuildError, match=r'"ln/through" from "/t\.tar": no such file'):
         add(tar(member("ln/through", b"t")))
     assert os.listdir(tmp_path / "root/real") == []
 

@@ -8,11 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from copytools import Entry, Link, context, copy, copy_from, listing, run, write_tree
+from copytools import Entry, Link, context, copy, copy_from, listing, opened, run, write_tree
 
 from builder.errors import BuildError
-from builder.ops.fileop import context_tree
+from builder.ops.fileop import context_tree, root_tree
+from builder.ops.select import selection
 from builder.plan import CopyAction, MkdirAction, MkfileAction
+from cache.removal import remove_tree
 
 
 @pytest.fixture
@@ -156,12 +158,21 @@ def test_a_context_that_cannot_be_read_is_a_build_error(tmp_path: Path) -> None:
 
 
 def test_directories_nested_beyond_all_limits_are_an_error(tmp_path: Path) -> None:
-    fd = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1500):
+    (tmp_path / "deep").mkdir()
+    fd = os.open(tmp_path / "deep", os.O_RDONLY)
+    for _ in range(2500):
         os.mkdir("d", dir_fd=fd)
         below = os.open("d", os.O_RDONLY, dir_fd=fd)
         os.close(fd)
         fd = below
     os.close(fd)
-    with pytest.raises(BuildError):
-        copy_from(tmp_path / "root", tmp_path, "/d", "/x")
+    try:
+        with pytest.raises(BuildError):
+            copy_from(tmp_path / "root", tmp_path / "deep", "/d", "/x")
+        with pytest.raises(BuildError):
+            context(tmp_path / "deep")
+        with opened(tmp_path / "deep") as deep, pytest.raises(BuildError):
+            selection(CopyAction(1, "/d", "/x", exclude_patterns=("x",)), root_tree(deep))
+    finally:
+        for name in ("deep", "root"):
+            remove_tree(str(tmp_path / name))

@@ -227,7 +227,7 @@ def _consistent(spec: dict[str, Any]) -> dict[str, Any]:
     kept: dict[str, Any] = {"first": "1"}
     for path in sorted(spec):
         above = [path[:at] for at, char in enumerate(path) if char == "/"]
-        if all(kept.get(parent, None) is None for parent in above):
+        if all(kept.get(parent) is None for parent in above):
             kept[path] = spec[path]
     return kept
 
