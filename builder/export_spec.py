@@ -103,7 +103,7 @@ class _Attributes:
     def spec(self) -> OutputSpec:
         annotations = tuple([self.annotation(key) for key in self.attributes if key.startswith("annotation")])
         for key in self.attributes:
-            if key.split(".")[0].split("-")[0] != "annotation" and key not in _ALLOWED[self.kind]:
+            if not key.startswith("annotation") and key not in _ALLOWED[self.kind]:
                 self.refuse(key)
         if annotations and "annotation" not in _ALLOWED[self.kind]:
             self.refuse("annotation")

@@ -5,6 +5,7 @@ The memo is the door in front of lark and networkx: on a hit neither is imported
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from builder.errors import BuildError
 from builder.options import BuildOptions
 from builder.plan import Plan
 from builder.resolver import Resolution, StoreResolver
+from cache.errors import StoreFullError
 from cache.memo import Memo
 from grammar.platforms import Platform
 
@@ -37,7 +39,8 @@ def load_plan(
     if plan is None:
         plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
         document = {"bases": resolver.resolutions, "plan": codec.encode(plan)}
-        memo.put(key, codec.dumps(document))
+        with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build
+            memo.put(key, codec.dumps(document))
     return plan
 
 

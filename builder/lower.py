@@ -16,7 +16,8 @@ from builder.graph import find_stage_cycle, keep_needed
 from builder.options import BuildOptions
 from builder.plan import SCRATCH, CopyAction, FileOp, LocalSourceOp, MkdirAction, Plan, PlannedImage, Vertex
 from builder.scope import Scope
-from builder.stagegraph import Command, SourceResolver, StageGraph, StageState, at
+from builder.sources import SourceResolver
+from builder.stagegraph import Command, StageGraph, StageState, at
 from grammar import nodes
 from grammar.nodes import Dockerfile
 from grammar.platforms import Platform, normalize, parse_platform
@@ -40,13 +41,13 @@ def lower(
     target_name = options.target or dockerfile.stages[-1].name
     arguments = _default_args(host, target_platform, target_name, options.build_args)
     arguments = _meta_args(dockerfile, lexer, arguments, options.build_args, filename)
-    graph = StageGraph(filename, lexer, arguments, host=host)
+    graph = StageGraph(filename, dockerfile.escape, arguments, host=host)
     graph.add_stages(dockerfile.stages, resolver, target_platform)
     target = graph.target(options.target)
     graph.connect()
     find_stage_cycle(graph.states)
     reachable = graph.resolve(target, resolver, target_platform)
-    scope = Scope(options, lexer, arguments)
+    scope = Scope(options, dockerfile.escape, arguments)
     for state in sorted(reachable, key=lambda state: not state.dispatched):
         _lower_stage(state, scope, target_platform)
     return _finish(target, scope, options, target_platform)

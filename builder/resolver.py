@@ -14,7 +14,7 @@ from builder.errors import BuildError, UsageError
 from builder.image.importer import import_layout
 from builder.image.stored import StoredImage, resolve_image
 from builder.plan import ImageSourceOp, LocalSourceOp
-from builder.stagegraph import BaseSource
+from builder.sources import BaseSource
 from cache.store import Store
 from grammar.errors import DockerfileError
 from grammar.platforms import Platform

@@ -14,13 +14,13 @@ from grammar.words import Lexer
 class Scope:
     """Collects vertices; the same operation on the same inputs is one vertex, whoever asks for it."""
 
-    def __init__(self, options: BuildOptions, lexer: Lexer, global_args: Mapping[str, str]) -> None:
+    def __init__(self, options: BuildOptions, escape: str, global_args: Mapping[str, str]) -> None:
         self.options = options
-        self.lexer = lexer
+        self.lexer = Lexer(escape)
         self.global_args = global_args
         self.vertices: list[Vertex] = []
         self._known: dict[tuple[object, ...], int] = {}
-        self._shown_raw = Lexer(lexer.escape, raw_quotes=True, skip_unset_env=True)
+        self._shown_raw = Lexer(escape, raw_quotes=True, skip_unset_env=True)
 
     def add(self, vertex: Vertex) -> int:
         """The index of the vertex, after adding it if nothing equal is there."""

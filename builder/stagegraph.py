@@ -9,36 +9,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from builder.config import ImageConfig
 from builder.errors import BuildError, Location
-from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp
+from builder.plan import SCRATCH
+from builder.sources import BaseSource, SourceResolver
 from grammar.errors import DockerfileError
 from grammar.nodes import CopyInstruction, Instruction, OnbuildInstruction, RunInstruction, Stage
 from grammar.platforms import Platform, parse_platform
 from grammar.reference import parse_reference
 from grammar.stages import parse_trigger
 from grammar.words import Lexer
-
-
-class BaseSource(NamedTuple):
-    """What a name in FROM or --from stands for. No op is an empty root; no document is a directory."""
-
-    op: ImageSourceOp | LocalSourceOp | None
-    document: Mapping[str, object] | None
-    platform: Platform
-    layers: int = 0
-
-
-class SourceResolver(Protocol):
-    """Finds images and named contexts; the builder's only way to look outside while lowering."""
-
-    def named_context(self, name: str, platform: Platform) -> BaseSource | None:
-        """The context that --build-context gave this name, None when there is none."""
-
-    def image(self, name: str, platform: Platform) -> BaseSource:
-        """An image by name. Raises BuildError when there is none."""
 
 
 class Command(NamedTuple):
@@ -112,9 +94,10 @@ def at(location: Location) -> Iterator[None]:
 class StageGraph:
     """All stages of one Dockerfile, later also the images that its commands name (they come unregistered)."""
 
-    def __init__(self, filename: str, lexer: Lexer, global_args: Mapping[str, str], *, host: Platform) -> None:
+    def __init__(self, filename: str, escape: str, global_args: Mapping[str, str], *, host: Platform) -> None:
         self.filename = filename
-        self.lexer = lexer
+        self.lexer = Lexer(escape)
+        self._escape = escape
         self.global_args = global_args
         self._host = host
         self.states: list[StageState] = []
@@ -298,7 +281,7 @@ class StageGraph:
         commands = []
         for text in triggers:
             with at(state.location):
-                instruction = parse_trigger(text, self.lexer.escape)
+                instruction = parse_trigger(text, self._escape)
                 commands.append(self._command(instruction, state.location, on_build=True))
         state.commands[:0] = commands
         state.steps += len(commands)

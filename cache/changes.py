@@ -44,11 +44,12 @@ class Repair(NamedTuple):
 
 def changes(upper_dir: str, lower_dirs: Stack) -> Iterator[Change]:
     """The changes of `upper_dir` over `lower_dirs` (top first), sorted by the bytes of their paths. Reads only."""
-    return iter(compare(upper_dir, lower_dirs)[0])
+    return iter(sorted(compare(upper_dir, lower_dirs)[0], key=_path_bytes))
 
 
 def compare(upper_dir: str, lower_dirs: Stack) -> tuple[list[Change], list[Repair]]:
-    """The changes, and the repairs that make `upper_dir` hold exactly them. LayerError for what no layer can hold."""
+    """The changes in the order of a layer, and the repairs that make `upper_dir` hold exactly them. LayerError for what
+    no layer can hold."""
     walk = _Comparison()
     with os_errors(upper_dir):
         root_fd = os.open(upper_dir, OPEN_DIRECTORY)
@@ -56,12 +57,12 @@ def compare(upper_dir: str, lower_dirs: Stack) -> tuple[list[Change], list[Repai
             walk.directory(root_fd, "", lower_dirs)
         finally:
             os.close(root_fd)
-    walk.changes.sort(key=change_order)
+    walk.changes.sort(key=_entry_bytes)
     return walk.changes, walk.repairs
 
 
 def tree_changes(tree_dir: str) -> list[Change]:
-    """Every entry of a normalized layer directory as a change, sorted by the bytes of the paths."""
+    """Every entry of a normalized layer directory as a change, in the order of a layer."""
     found: list[Change] = []
     with os_errors(tree_dir):
         root_fd = os.open(tree_dir, OPEN_DIRECTORY)
@@ -69,12 +70,23 @@ def tree_changes(tree_dir: str) -> list[Change]:
             _list_tree(root_fd, "", found)
         finally:
             os.close(root_fd)
-    found.sort(key=change_order)
+    found.sort(key=_entry_bytes)
     return found
 
 
-def change_order(change: Change) -> bytes:
-    """The sort key of a layer's entries."""
+def entry_name(change: Change) -> str:
+    """The name of a change in a layer: relative to the root, and a deletion as a whiteout (OCI image-spec, layer)."""
+    if change.stat is not None:
+        return change.path[1:]
+    parent, _, name = change.path.rpartition("/")
+    return f"{parent}/{WHITEOUT_PREFIX}{name}"[1:]
+
+
+def _entry_bytes(change: Change) -> bytes:
+    return os.fsencode(change.path[1:] if change.stat is not None else entry_name(change))
+
+
+def _path_bytes(change: Change) -> bytes:
     return os.fsencode(change.path)
 
 
@@ -104,9 +116,7 @@ class _Comparison:
                 self.changes.append(Change(DELETE, f"{path}/{name}", None))
                 self.repairs.append(Repair("whiteout", f"{path}/{name}"))
 
-    def _member(
-        self, fd: int, path: str, status: os.stat_result, lower: Found | None, *, is_hidden: bool
-    ) -> None:
+    def _member(self, fd: int, path: str, status: os.stat_result, lower: Found | None, *, is_hidden: bool) -> None:
         if stat.S_ISDIR(status.st_mode):
             self._subdirectory(fd, path, status, lower, is_hidden=is_hidden)
         elif merged.is_whiteout(status):

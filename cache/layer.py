@@ -1,4 +1,4 @@
-"""A layer as a tar stream: entries in the order of their paths' bytes, hard links to the first path, OCI whiteouts.
+"""A layer as a tar stream: entries in the order of their names' bytes, hard links to the first path, OCI whiteouts.
 
 One pass over a normalized directory gives the diff_id (sha256 of the tar), the content digest (which ignores times, and
 so says whether two layers mean the same), the size and the number of entries. Files are opened by descriptors below
@@ -11,10 +11,11 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from cache import tarwriter
-from cache.changes import WHITEOUT_PREFIX, Change, capability
+from cache.changes import Change, capability, entry_name
 from cache.digest import Digest
 from cache.dirfds import DirectoryCache, read_limited
 from cache.errors import LayerError, os_errors
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import xxhash
 
 _CHUNK = 1 << 20
+_THREADED = 8 << 20
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _SPECIAL = {stat.S_IFCHR: tarwriter.CHARDEV, stat.S_IFBLK: tarwriter.BLOCKDEV, stat.S_IFIFO: tarwriter.FIFO}
 
@@ -49,12 +51,25 @@ def write_tar(
     import xxhash
 
     diff, content, size = hashlib.sha256(), xxhash.xxh3_128(), 0
-    for chunk in tar_chunks(changes, tree_dir, clamp_epoch=clamp_epoch, content=content):
-        diff.update(chunk)
-        size += len(chunk)
-        if out is not None:
-            out(chunk)
+    with _hashing(diff, changes) as update:
+        for chunk in tar_chunks(changes, tree_dir, clamp_epoch=clamp_epoch, content=content):
+            update(chunk)
+            size += len(chunk)
+            if out is not None:
+                out(chunk)
     return TarSummary(Digest.of_hex(diff.hexdigest()), content.hexdigest(), size, len(changes))
+
+
+@contextmanager
+def _hashing(diff: hashlib._Hash, changes: Sequence[Change]) -> Iterator[Callable[[bytes], None]]:
+    """What to give chunks to: the hash itself, or for a large layer a thread that hashes while the next files are read."""
+    if sum(change.stat.st_size for change in changes if change.stat is not None) < _THREADED:
+        yield diff.update
+        return
+    from cache.pipeline import Stage
+
+    with Stage(diff.update) as stage:
+        yield stage.put
 
 
 def tar_chunks(
@@ -101,10 +116,10 @@ class _LayerWriter:
         yield b"".join(parts)
 
     def _parts(self, change: Change) -> Iterable[bytes]:
-        parent, _, name = change.path[1:].rpartition("/")
         status = change.stat
         if status is None:
-            return (self._header(_whiteout(parent, name)),)
+            return (self._header(TarEntry(os.fsencode(entry_name(change)), tarwriter.REGULAR, 0, 0, 0, 0, 0)),)
+        parent, _, name = change.path[1:].rpartition("/")
         if parent != self._parent:
             self._parent, self._parent_fd = parent, self.directories.open(parent)
         path = os.fsencode(change.path[1:])
@@ -176,8 +191,3 @@ class _LayerWriter:
             yield chunk
         if size % BLOCK:
             yield tarwriter.padding(size)
-
-
-def _whiteout(parent: str, name: str) -> TarEntry:
-    path = f"{parent}/{WHITEOUT_PREFIX}{name}" if parent else WHITEOUT_PREFIX + name
-    return TarEntry(os.fsencode(path), tarwriter.REGULAR, 0, 0, 0, 0, 0)

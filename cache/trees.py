@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterable
 
 from cache.database import Database
-from cache.errors import from_os_error, os_errors
+from cache.errors import StoreFullError, from_os_error, os_errors
 from cache.locks import Locks
 from cache.removal import remove_tree
 
@@ -76,9 +76,15 @@ class Trees:
             remove_tree(self.work_dir(layer_id))
 
     def drop(self, layer_ids: Iterable[int]) -> None:
-        """Remove rows and their directories. Nothing may refer to them any more."""
+        """Remove rows and their directories. Nothing may refer to them any more.
+
+        A full disk does not stop it, since this is what makes room: a row whose directory is gone is not used.
+        """
         for layer_id in layer_ids:
-            self._database.write("UPDATE layers SET state = 'dead', lease = '', diff_id = '' WHERE id = ?", (layer_id,))
+            with contextlib.suppress(StoreFullError):
+                self._database.write(
+                    "UPDATE layers SET state = 'dead', lease = '', diff_id = '' WHERE id = ?", (layer_id,)
+                )
             with os_errors(f"{self.dir}/{layer_id}"):
                 remove_tree(f"{self.dir}/{layer_id}")
             self._database.write("DELETE FROM layers WHERE id = ?", (layer_id,))

@@ -7,8 +7,13 @@ from __future__ import annotations
 
 import re
 
-WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+WHITE_SPACE = (
+    "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006"
+    "\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
+)
 """Unicode's White_Space property. `str.strip` without an argument also takes U+001C to U+001F, which are not in it."""
+
+MESSAGE_WIDTH = 120
 
 REPLACEMENT = "\ufffd"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -44,7 +49,11 @@ def to_upper(text: str) -> str:
     return "".join(upper if len(upper := char.upper()) == 1 else char for char in text)
 
 
+def shortened(text: str) -> str:
+    """User's text for a message, cut if very long."""
+    return text if len(text) <= MESSAGE_WIDTH else text[: MESSAGE_WIDTH - 3] + "..."
+
+
 def quoted(text: str) -> str:
-    """User's text in double quotes, cut if very long, for a message."""
-    short = text if len(text) <= 120 else text[:117] + "..."
-    return '"' + short.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    """User's text in double quotes for a message, cut if very long."""
+    return '"' + shortened(text).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'

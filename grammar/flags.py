@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from enum import Enum
 
-from grammar.characters import quoted, to_lower
+from grammar.characters import quoted, shortened, to_lower
 from grammar.errors import DockerfileError, nearest
 
 
@@ -83,7 +83,7 @@ def _unknown(name: str, known: Mapping[str, FlagKind]) -> DockerfileError:
     hint = f"did you mean --{near}?" if near else None
     if hint is None and known:
         hint = "this instruction has " + ", ".join(f"--{known_name}" for known_name in sorted(known))
-    return DockerfileError(f"unknown flag: --{name}", hint=hint, subject=f"--{name}")
+    return DockerfileError(f"unknown flag: --{shortened(name)}", hint=hint, subject=f"--{name}")
 
 
 def unquote_flag(text: str, escape: str) -> str:

@@ -38,27 +38,27 @@ def is_json_list(text: str) -> bool:
         match = _TOKEN.match(text, position)
         if match is None or (match["number"] and float(match["number"]) in (float("inf"), float("-inf"))):
             return False
-        token = match["mark"] or ("key" if expected.startswith("key") and match["string"] else "value")
-        step = _step(token, expected, nesting)
+        mark = match["mark"] or ("key" if expected.startswith("key") and match["string"] else "value")
+        step = _step(mark, expected, nesting)
         if step is None:
             return False
         expected, position = step, match.end()
     return expected == "end"
 
 
-def _step(token: str, expected: str, nesting: list[str]) -> str | None:
-    """What may follow `token`, or None if it was not expected; keeps `nesting`, the open brackets."""
-    if token in "[{" and "value" in expected and len(nesting) <= MAX_DEPTH:
-        nesting.append(token)
-        return "value]" if token == "[" else "key}"
-    if token in "]}" and expected.endswith(token):
+def _step(mark: str, expected: str, nesting: list[str]) -> str | None:
+    """What may follow `mark`, or None if it was not expected; keeps `nesting`, the open brackets."""
+    if mark in "[{" and "value" in expected and len(nesting) <= MAX_DEPTH:
+        nesting.append(mark)
+        return "value]" if mark == "[" else "key}"
+    if mark in "]}" and expected.endswith(mark):
         nesting.pop()
-    elif token == "," and expected.startswith(","):
+    elif mark == "," and expected.startswith(","):
         return "value" if nesting[-1] == "[" else "key"
-    elif token == ":" and expected == ":":
+    elif mark == ":" and expected == ":":
         return "value"
-    elif token == "key":
+    elif mark == "key":
         return ":"
-    elif token != "value" or "value" not in expected:
+    elif mark != "value" or "value" not in expected:
         return None
     return _AFTER_VALUE.get(nesting[-1], "end")

@@ -49,6 +49,8 @@ _FIELDS = {
     **{"src": "source", "dst": "target", "destination": "target", "from": "from_", "env": "env"},
     **{"readonly": "read_only", "ro": "read_only", "readwrite": "writable", "rw": "writable"},
 }
+_TYPES_WITH = {"size": ("tmpfs",), "required": ("secret", "ssh")}
+"""Fields that are refused at once where the type, as known so far, has none."""
 _SWITCHES = ("read_only", "writable", "required")
 
 
@@ -91,26 +93,29 @@ def _constant(text: str) -> str:
 
 def _parsed(mount: MountFlag, key: str, text: str) -> Any:
     """The value of one field; `mount` is what the fields before it gave."""
-    match _FIELDS.get(key, ""):
+    attribute = _FIELDS.get(key, "")
+    if mount.type not in _TYPES_WITH.get(attribute, TYPES):
+        raise DockerfileError(f"mount field {key} is not for type {mount.type}", subject=key)
+    match attribute:
         case "type":
-            return _one_of(text, TYPES, "mount type")
+            value: Any = _one_of(text, TYPES, "mount type")
         case "sharing":
-            return _one_of(text, SHARING_MODES, "sharing mode")
-        case "required" | "size" as name if mount.type not in (("tmpfs",) if name == "size" else ("secret", "ssh")):
-            raise DockerfileError(f"mount field {key} is not for type {mount.type}", subject=key)
+            value = _one_of(text, SHARING_MODES, "sharing mode")
         case "read_only" | "writable" | "required":
-            return _valid(parse_bool(text), key, text, "true or false")
+            value = _valid(parse_bool(text), key, text, "true or false")
         case "size":
-            return parse_size(text)
+            value = parse_size(text)
         case "mode":
-            return _valid(parse_uint(text, base=8), key, text, "an octal number")
+            value = _valid(parse_uint(text, base=8), key, text, "an octal number")
         case "uid" | "gid":
-            return _valid(parse_uint(text), key, text, "a number")
+            value = _valid(parse_uint(text), key, text, "a number")
         case "":
             near = nearest(key, list(_FIELDS))
             hint = f"did you mean {near}?" if near else None
             raise DockerfileError(f"mount field {quoted(key)} is not known", hint=hint, subject=key)
-    return text
+        case _:
+            value = text
+    return value
 
 
 def _one_of(text: str, known: tuple[str, ...], what: str) -> str:

@@ -35,8 +35,10 @@ _RULES = {
 }
 _STARTS = ["head", "words", "words_form", "command_form", "pairs", "names", "health"]
 _HEREDOC_KEYWORDS = frozenset(("RUN", "COPY", "ADD"))
+_MAX_TRIGGER_DEPTH = 100
 _BLANK = "\t\v\f\r "
 KEYWORDS = frozenset(("RUN", "COPY", "ADD"))
+_MAX_TRIGGER_DEPTH = 100
 _BLANK = "\t\v\f\r "
 _JSON_DEPTH = 10000
 
@@ -104,6 +106,8 @@ class LineParser:
         heads: list[tuple[str, Head]] = []
         text = line
         while not heads or (_keyword(heads[-1][1]) == "ONBUILD" and text):
+            if len(heads) > _MAX_TRIGGER_DEPTH:
+                raise DockerfileError("ONBUILD is nested too deep, expected an instruction")
             head = self._head(text)
             heads.append((text, head))
             text = head.rest
@@ -139,15 +143,18 @@ class LineParser:
             return Arguments(("",))
         if not rest:
             return _NO_ARGUMENTS
-        if rule == "rest":
-            return Arguments((rest,))
-        if rule == "names":
-            return Arguments(tuple(self._read("names", rest)))
-        if rule == "pairs":
-            return _from_pairs(_pairs(self._read("pairs", rest), keyword))
-        if rule == "health":
-            return self._health(rest)
-        return self._words(rule, rest)
+        match rule:
+            case "rest":
+                arguments = Arguments((rest,))
+            case "names":
+                arguments = Arguments(tuple(self._read("names", rest)))
+            case "pairs":
+                arguments = _from_pairs(_pairs(self._read("pairs", rest), keyword))
+            case "health":
+                arguments = self._health(rest)
+            case _:
+                arguments = self._words(rule, rest)
+        return arguments
 
     def _words(self, rule: str, text: str) -> Arguments:
         """Words, or one text, or the JSON form of either."""

@@ -14,13 +14,15 @@ from typing import NamedTuple
 from grammar.characters import quoted, to_lower
 from grammar.errors import DockerfileError
 
-_KNOWN_OS = frozenset(
-    "aix android darwin dragonfly freebsd hurd illumos ios js linux nacl netbsd openbsd plan9 solaris windows zos".split()
-)
-_KNOWN_ARCHITECTURES = frozenset(
-    """386 amd64 amd64p32 arm armbe arm64 arm64be ppc64 ppc64le loong64 mips mipsle mips64 mips64le mips64p32
-    mips64p32le ppc riscv riscv64 s390 s390x sparc sparc64 wasm""".split()
-)
+_KNOWN_OS = (
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "nacl",
+    "netbsd", "openbsd", "plan9", "solaris", "windows", "zos",
+)  # fmt: skip
+_KNOWN_ARCHITECTURES = (
+    "386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "ppc64", "ppc64le", "loong64", "mips",
+    "mipsle", "mips64", "mips64le", "mips64p32", "mips64p32le", "ppc", "riscv", "riscv64", "s390", "s390x",
+    "sparc", "sparc64", "wasm",
+)  # fmt: skip
 _ARM64_V9_BASE_MINOR = 5
 """arm64 v9.n includes v8.(n+5)."""
 
@@ -107,25 +109,27 @@ def _system(text: str, default: Platform) -> str:
     return "darwin" if lower == "macos" else lower
 
 
+_ALIASES = {
+    "x86_64": "amd64",
+    "x86-64": "amd64",
+    "aarch64": "arm64",
+}
+_VARIANT_ALIASES = {
+    "amd64": {"v1": ""},
+    "arm64": {"8": "", "v8": "", "v8.0": "", "9": "v9", "9.0": "v9", "v9.0": "v9"},
+    "arm": {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"},
+}
+_FIXED = {"i386": ("386", ""), "armhf": ("arm", "v7"), "armel": ("arm", "v6")}
+"""Names that say the variant too."""
+
+
 def _architecture(architecture: str, variant: str) -> tuple[str, str]:
     """Canonical architecture and variant."""
     architecture, variant = to_lower(architecture), to_lower(variant)
-    match architecture:
-        case "i386":
-            return "386", ""
-        case "x86_64" | "x86-64" | "amd64":
-            return "amd64", "" if variant == "v1" else variant
-        case "aarch64" | "arm64":
-            aliases = {"8": "", "v8": "", "v8.0": "", "9": "v9", "9.0": "v9", "v9.0": "v9"}
-            return "arm64", aliases.get(variant, variant)
-        case "armhf":
-            return "arm", "v7"
-        case "armel":
-            return "arm", "v6"
-        case "arm":
-            aliases = {"": "v7", "5": "v5", "6": "v6", "7": "v7", "8": "v8"}
-            return "arm", aliases.get(variant, variant)
-    return architecture, variant
+    if architecture in _FIXED:
+        return _FIXED[architecture]
+    architecture = _ALIASES.get(architecture, architecture)
+    return architecture, _VARIANT_ALIASES.get(architecture, {}).get(variant, variant)
 
 
 def matches(target: Platform, candidate: Platform, *, strict: bool = False) -> bool:

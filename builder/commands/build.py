@@ -82,7 +82,10 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
     solver = Solver(plan, worker)
 
     def run_all(states: list[VertexState], run_one: Callable[[VertexState], None]) -> None:
+        from builder.sandbox.userns import check_privileges
         from builder.schedule import Schedule, default_jobs
+
+        check_privileges()
 
         Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
 

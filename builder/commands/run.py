@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment
@@ -52,6 +53,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     given = args.words[1:] if args.words[:1] == ["--"] else args.words
     if not given:
         raise UsageError("the image is missing", hint="pybuild images lists what there is")
+    if args.tty and args.interactive and not os.isatty(0):
+        raise BuildError("the input device is not a TTY", hint="leave out -t when stdin is not a terminal")
     options = _options(args, env, tuple(given[1:]))
     from builder.sandbox.launcher import Launcher
     from builder.sandbox.wire import CommandError

@@ -14,7 +14,8 @@ from typing import BinaryIO
 from builder.errors import BuildError
 from builder.ops.content import write_all
 from builder.ops.tree import CAPABILITY
-from builder.sandbox.fsops import Directory, Owner, SafeRoot, clean, join, split
+from builder.sandbox.fsops import Directory, SafeRoot
+from builder.sandbox.paths import Owner, clean, join, split
 from cache.compression import open_decompressed
 from cache.errors import CacheError
 from cache.tarreader import BLOCKDEV, CHARDEV, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, TarMember, read_tar

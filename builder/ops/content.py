@@ -7,9 +7,8 @@ import os
 
 _SMALL = 128 << 10
 _CHUNK = 64 << 20
-_CANNOT = frozenset(
-    (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EPERM, errno.EOPNOTSUPP, errno.EIO, errno.EBADF, errno.ETXTBSY)
-)
+_FICLONE = 0x40049409
+"""ioctl_ficlone(2): the copy shares the source's blocks, where the filesystem can do that."""
 
 
 def copy_content(source_fd: int, fd: int, size: int) -> None:
@@ -20,15 +19,16 @@ def copy_content(source_fd: int, fd: int, size: int) -> None:
             write_all(fd, chunk)
         if len(chunk) < _SMALL:
             return
-    for method in (_by_range, _by_sendfile):
-        try:
-            method(source_fd, fd)
-            return
-        except OSError as error:
-            if error.errno not in _CANNOT:
-                raise
-    while chunk := os.read(source_fd, 1 << 20):
-        write_all(fd, chunk)
+    elif _clone(source_fd, fd):
+        return
+    try:
+        while os.sendfile(fd, source_fd, None, _CHUNK):
+            pass
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        while chunk := os.read(source_fd, 1 << 20):
+            write_all(fd, chunk)
 
 
 def write_all(fd: int, chunk: bytes) -> None:
@@ -39,11 +39,11 @@ def write_all(fd: int, chunk: bytes) -> None:
         written = os.write(fd, chunk)
 
 
-def _by_range(source_fd: int, fd: int) -> None:
-    while os.copy_file_range(source_fd, fd, _CHUNK):
-        pass
+def _clone(source_fd: int, fd: int) -> bool:
+    import fcntl
 
-
-def _by_sendfile(source_fd: int, fd: int) -> None:
-    while os.sendfile(fd, source_fd, None, _CHUNK):
-        pass
+    try:
+        fcntl.ioctl(fd, _FICLONE, source_fd)
+    except OSError:
+        return False
+    return True

@@ -17,7 +17,8 @@ from builder.ops.chmod import Change
 from builder.ops.content import copy_content
 from builder.ops.select import Item, Source
 from builder.ops.tree import CAPABILITY, SourceTree
-from builder.sandbox.fsops import ROOT, Directory, Owner, SafeRoot, clean, join, split
+from builder.sandbox.fsops import Directory, SafeRoot
+from builder.sandbox.paths import ROOT, Owner, clean, join, split
 from cache.contenthash import FileEntry
 
 _TYPES = {"p": stat.S_IFIFO, "c": stat.S_IFCHR, "b": stat.S_IFBLK, "s": stat.S_IFREG}

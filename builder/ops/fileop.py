@@ -21,7 +21,8 @@ from builder.ops.owner import owner_of
 from builder.ops.select import Selection, Source, expand, items_of, selection
 from builder.ops.tree import EMPTY_TREE, RootTree, SourceTree
 from builder.plan import CopyAction, FileOp, MkdirAction, MkfileAction
-from builder.sandbox.fsops import SafeRoot, split
+from builder.sandbox.fsops import SafeRoot
+from builder.sandbox.paths import split
 
 __all__ = ["ContextTree", "RootTree", "Selection", "apply", "context_tree", "root_tree", "selection", "sources_of"]
 

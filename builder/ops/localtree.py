@@ -16,16 +16,18 @@ from builder.errors import BuildError
 from builder.ops.failures import reported
 from builder.ops.tree import entry_of, similar_name
 from builder.ops.wildcard import has_wildcard, path_matcher
-from builder.plan import CopyAction, FileOp, LocalSourceOp, Vertex
-from builder.sandbox import syscalls
-from builder.sandbox.fsops import Directory, clean
+from builder.plan import CopyAction, ExecOp, FileOp, LocalSourceOp, Vertex
+from builder.sandbox.paths import clean
 from cache.contenthash import FileEntry, Keep, file_digest, scan
 from cache.statcache import FileDigests, StatCache
 
 if TYPE_CHECKING:
+    from builder.sandbox.fsops import Directory
     from grammar.ignore import IgnoreMatcher, MatchState
 
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
+
+_GONE_KEPT = 10_000
+"""Other Dockerfiles and ignore files on the same directory see other files, so their digests are worth keeping too."""
 
 
 class ContextTree:
@@ -57,9 +59,13 @@ class ContextTree:
         return os.path.abspath(self.root_dir)
 
     def save(self) -> None:
-        """Keep the digests that were taken, for the next build."""
-        if self._statcache is not None:
-            self._statcache.save(self._root_key, self._digests)
+        """Keep the digests that were taken, for the next build; of files long gone only when they are many."""
+        if self._statcache is None:
+            return
+        if len(self._digests) > 2 * len(self._found) + _GONE_KEPT:
+            for path in self._digests.keys() - self._found.keys():
+                del self._digests[path]
+        self._statcache.save(self._root_key, self._digests)
 
     def lstat(self, path: str) -> FileEntry | None:
         if not path:
@@ -85,9 +91,11 @@ class ContextTree:
         return [entry for name, entry in self._found.items() if name.startswith(prefix)]
 
     def open_dir(self, path: str) -> Directory:
+        from builder.sandbox.fsops import Directory
+
         fd = os.open(self.root_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return Directory(syscalls.openat2(fd, path or ".", os.O_RDONLY | os.O_DIRECTORY, 0, _BENEATH))
+            return Directory.beneath(fd, path)
         except OSError as error:
             raise _changed(path) from error
         finally:
@@ -154,7 +162,7 @@ def context_tree(
 
 
 def sources_of(vertices: Sequence[Vertex], name: str) -> tuple[str, ...]:
-    """Every path and wildcard that the file operations of a plan read from the local directory `name`."""
+    """Every path and wildcard that the copies and mounts of a plan read from the local directory `name`."""
     return tuple(sorted(set(_reads(vertices, LocalSourceOp(name)))))
 
 
@@ -166,6 +174,10 @@ def _reads(vertices: Sequence[Vertex], local: LocalSourceOp) -> Iterator[str]:
                     index = vertex.inputs[action.input]
                     if index >= 0 and vertices[index].op == local:
                         yield action.source
+        elif isinstance(vertex.op, ExecOp):
+            for mount in vertex.op.mounts:
+                if mount.input >= 0 and vertices[vertex.inputs[mount.input]].op == local:
+                    yield mount.source
 
 
 def _literal(source: str) -> str:

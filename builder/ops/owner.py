@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from builder.sandbox import passwd
-from builder.sandbox.fsops import Owner, SafeRoot
+from builder.sandbox.fsops import SafeRoot
+from builder.sandbox.paths import Owner
 
 MAX_ID = (1 << 31) - 1
 """Numbers beyond it are read as names, as BuildKit does."""

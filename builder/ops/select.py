@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError
 from builder.ops.failures import reported
 from builder.ops.tree import SourceTree
 from builder.ops.wildcard import component_matcher, has_wildcard
 from builder.plan import CopyAction
-from builder.sandbox.fsops import clean, follow, join, split
+from builder.sandbox.paths import clean, follow, join, split
 from cache.contenthash import FileEntry
-from grammar.ignore import IgnoreMatcher, MatchState
+
+if TYPE_CHECKING:
+    from grammar.ignore import MatchState
 
 Item = tuple[str, FileEntry, bool]
 """Path below the source, what is there, and whether it is only there for what lies below it (a parent)."""
@@ -182,6 +184,8 @@ class _Filter:
     """Include and exclude patterns over a walk: what matches is yielded, after the parents it needs."""
 
     def __init__(self, action: CopyAction, tree: SourceTree, skip: int) -> None:
+        from grammar.ignore import IgnoreMatcher
+
         self._tree = tree
         self._skip = skip
         self._include = IgnoreMatcher(action.include_patterns) if action.include_patterns else None

@@ -11,11 +11,13 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import BuildError
-from builder.sandbox.fsops import Directory, SafeRoot, getxattr
 from cache.contenthash import FileEntry
+
+if TYPE_CHECKING:
+    from builder.sandbox.fsops import Directory
 
 CAPABILITY = "security.capability"
 _KINDS = {
@@ -69,6 +71,8 @@ class RootTree:
     keeps_owners = True
 
     def __init__(self, fd: int) -> None:
+        from builder.sandbox.fsops import SafeRoot
+
         self._root = SafeRoot(fd)
 
     def lstat(self, path: str) -> FileEntry | None:
@@ -114,6 +118,8 @@ class RootTree:
         return hasher.hexdigest()
 
     def capability(self, fd: int) -> bytes | None:
+        from builder.sandbox.fsops import getxattr
+
         return getxattr(fd, CAPABILITY)
 
     def check(self, entry: FileEntry, info: os.stat_result) -> None:

@@ -36,8 +36,6 @@ def run(request: Request, store: Store, launcher: Launcher) -> int:
     BuildError or SandboxError when there was no process; the container is then gone, even one that was to be kept.
     """
     options = request.options
-    if options.has_terminal and options.is_interactive and not os.isatty(0):
-        raise BuildError("the input device is not a TTY", hint="leave out -t when stdin is not a terminal")
     lower_dirs = _layers(request.image, store)
     containers = Containers(store.root, store.locks)
     with Forwarding() as forwarding, containers.create(request.name, is_kept=request.is_kept) as container:

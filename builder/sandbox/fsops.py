@@ -13,70 +13,17 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 from builder.sandbox import syscalls
+from builder.sandbox.paths import ROOT, Owner, clean, follow, join, split
 
-MAX_SYMLINKS: Final = 255
 _RESOLVE: Final = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+_BENEATH: Final = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-Owner = tuple[int, int]
-ROOT: Final[Owner] = (0, 0)
-
-
-def clean(path: str) -> str:
-    """`path` taken from the root: begins with one slash, without empty, `.` or `..` parts (lexically)."""
-    parts: list[str] = []
-    for part in path.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/" + "/".join(parts)
-
-
-def join(directory: str, name: str) -> str:
-    """The clean path of `name` in the clean path `directory`."""
-    return f"/{name}" if directory == "/" else f"{directory}/{name}"
-
-
-def split(path: str) -> tuple[str, str]:
-    """The parent and the last name of a clean path."""
-    parent, _, name = path.rpartition("/")
-    return parent or "/", name
-
-
-def follow(path: str, readlink: Callable[[str], str | None], *, last: bool = True) -> str:
-    """`path` with its symlinks resolved inside the root that `readlink` (None for anything but a link) looks into.
-
-    A name that is missing stays as it is, so the result may be a path still to be made. `last` False keeps a link in
-    the last place. Raises OSError ELOOP after 255 links.
-    """
-    done, links = "/", 0
-    todo = clean(path).split("/")[:0:-1]
-    while todo:
-        part = todo.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            done = split(done)[0]
-            continue
-        here = join(done, part)
-        target = readlink(here) if last or todo else None
-        if target is None:
-            done = here
-            continue
-        links += 1
-        if links > MAX_SYMLINKS:
-            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
-        if target.startswith("/"):
-            done = "/"
-        todo.extend(reversed(target.split("/")))
-    return done
 
 
 class Directory:
@@ -92,6 +39,11 @@ class Directory:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.fd)
+
+    @classmethod
+    def beneath(cls, fd: int, path: str) -> Directory:
+        """The directory `path` below the directory `fd`, without a symlink on the way (openat2(2))."""
+        return cls(syscalls.openat2(fd, path or ".", os.O_RDONLY | os.O_DIRECTORY, 0, _BENEATH))
 
     def names(self) -> list[str]:
         """The names in it, by bytes."""

@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import os
 import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar"
+MTIME = 1_600_000_000
 REF_NAME = "org.opencontainers.image.ref.name"
 
 
@@ -47,7 +49,7 @@ class Image(NamedTuple):
 
 
 def make_image(*tars: bytes, compress: bool = True, architecture: str = "amd64", **changes: Any) -> Image:
-    """An image of these layers; `changes` replace fields of the config document, or with `manifest_` of the manifest."""
+    """An image of these layers; `changes` replace fields of the config, or with `manifest_` of the manifest."""
     blobs: dict[str, bytes] = {}
 
     def put(media_type: str, content: bytes) -> dict[str, Any]:
@@ -104,10 +106,12 @@ def write_tar(path: Path, files: dict[str, bytes | str], mode: str = "w") -> str
 
 
 def commit_files(store: Store, parent: Snapshot, files: dict[str, str]) -> Snapshot:
-    """A snapshot with some more files than `parent`."""
+    """A snapshot with some more files than `parent`, all of one time, so that it is the same in every store."""
     active = store.snapshots.prepare(parent)
     for name, content in files.items():
         path = Path(active.upper_dir) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+    for path in Path(active.upper_dir).rglob("*"):
+        os.utime(path, (MTIME, MTIME))
     return store.snapshots.commit(active)

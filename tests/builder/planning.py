@@ -8,7 +8,7 @@ from builder.errors import BuildError
 from builder.lower import lower
 from builder.options import BuildOptions
 from builder.plan import ImageSourceOp, LocalSourceOp, Plan
-from builder.stagegraph import BaseSource
+from builder.sources import BaseSource
 from grammar.platforms import Platform
 from grammar.stages import parse
 

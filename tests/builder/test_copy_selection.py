@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,6 +212,22 @@ def test_digests_are_kept_between_builds(tmp_path: Path) -> None:
         before = selection(action, tree)
         tree.save()
         assert selection(action, context_tree(str(directory), None, store.statcache)) == before
+
+
+def test_selecting_what_is_known_loads_nothing_heavy(tmp_path: Path) -> None:
+    program = (
+        "import sys; from builder.ops import localtree, select; from builder.plan import CopyAction;"
+        "tree = localtree.context_tree(sys.argv[1], None, None, sources=('/d',));"
+        "tree.digest = lambda entry: '';"
+        "assert select.selection(CopyAction(1, '/d', '/'), tree).files;"
+        "print(*{'ctypes', 'xxhash', 'difflib', 'dataclasses', 'inspect', 'tempfile', 'ssl'} & {*sys.modules})"
+    )
+    write_tree(tmp_path, SPEC)
+    root = Path(__file__).resolve().parents[2]
+    loaded = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=root, check=True, capture_output=True, text=True
+    )
+    assert loaded.stdout.split() == []
 
 
 NAMES = st.sampled_from(["a", "b", "c.txt", "ü", "x y"])

@@ -10,7 +10,10 @@ import pytest
 from copytools import Entry, Fifo, Hard, Link, context, copy, copy_from, listing, run, write_tree
 
 from builder.errors import BuildError
-from builder.plan import CopyAction, MkdirAction, MkfileAction
+from builder.ops.fileop import apply
+from builder.plan import CopyAction, FileOp, MkdirAction, MkfileAction
+from builder.sandbox.fsops import SafeRoot
+from builder.sandbox.overlay import mount_detached
 
 PASSWD = "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n"
 GROUP = "root:x:0:\nstaff:x:50:app\n"
@@ -309,3 +312,30 @@ def test_odd_names_are_copied(root: Path, source: Path) -> None:
     (source / os.fsdecode(b"\xff\xfe")).write_text("4")
     copy(root, context(source), "/", "/")
     assert sorted(os.listdir(os.fsencode(root))) == sorted(os.listdir(os.fsencode(source)))
+
+
+def test_on_an_overlay_only_the_upper_directory_changes(tmp_path: Path, source: Path) -> None:
+    """Needs CAP_SYS_ADMIN and overlayfs."""
+    spec = {"d": None, "d/old": "old", "d/l": Link("old"), "d/sub/stays": "s", "ln": Link("d"), "same": "same"}
+    lower = write_tree(tmp_path / "lower", spec)
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    before = listing(lower)
+    tree = context(write_tree(source, {"s/old": "new", "s/l": "file now", "s/sub/f": "f", "s/h": Hard("s/old")}))
+    fd = mount_detached([str(lower)], str(tmp_path / "upper"), str(tmp_path / "work"))
+    try:
+        apply(FileOp((CopyAction(1, "/s", "/ln/"),)), SafeRoot(fd), {1: tree})
+        with SafeRoot(fd).open_dir("/d") as directory:
+            assert directory.names() == ["h", "l", "old", "sub"]
+    finally:
+        os.close(fd)
+    assert listing(lower) == before
+    assert listing(tmp_path / "upper") == {
+        "d": "d 755",
+        "d/h": "f 644 'new'",
+        "d/l": "f 644 'file now'",
+        "d/old": "f 644 'new'",
+        "d/sub": "d 755",
+        "d/sub/f": "f 644 'f'",
+    }
+    assert (tmp_path / "upper/d/h").samefile(tmp_path / "upper/d/old")

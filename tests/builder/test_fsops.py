@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from builder.sandbox.fsops import Directory, SafeRoot, clean, follow, join, split
+from builder.sandbox.fsops import Directory, SafeRoot
+from builder.sandbox.paths import clean, follow, join, split
 
 
 @pytest.fixture

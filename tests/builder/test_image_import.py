@@ -3,6 +3,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import io
+import itertools
 import json
 import lzma
 import os
@@ -310,9 +311,23 @@ def test_an_image_is_found_by_name_and_by_id(store: Store, tmp_path: Path) -> No
     layout = write_layout(tmp_path / "layout", layout_files([image.named("example.org/team/app:1")], image.blobs))
     [(_, stored)] = load_image(store, layout)
     manifest, config = stored.manifest_digest, stored.config_digest
-    for text in ("example.org/team/app:1", f"example.org/team/app@{manifest}", manifest, config, config[:14], config[7:13]):
+    for text in (
+        "example.org/team/app:1",
+        f"example.org/team/app@{manifest}",
+        manifest,
+        config,
+        config[:14],
+        config[7:13],
+    ):
         assert resolve_image(store, text) == stored, text
-    for text in ("example.org/team/app", "example.org/team/app:2", "app:1", "", "ffffffffffff", f"app@{digest_of(b'')}"):
+    for text in (
+        "example.org/team/app",
+        "example.org/team/app:2",
+        "app:1",
+        "",
+        "ffffffffffff",
+        f"app@{digest_of(b'')}",
+    ):
         assert resolve_image(store, text) is None, text
     assert resolve_image(store, "example.org/team/app:1", "linux/amd64") == stored
     assert resolve_image(store, "example.org/team/app:1", "linux/s390x") is None
@@ -337,7 +352,7 @@ def test_an_id_that_several_images_start_with_is_ambiguous(store: Store, tmp_pat
     for number, image in enumerate(images):
         load_image(store, write_layout(tmp_path / str(number), layout_files([image.named(f"a:{number}")], image.blobs)))
     digits = sorted(image.config_digest[7] for image in images)
-    shared = next(first for first, second in zip(digits, digits[1:], strict=False) if first == second)
+    shared = next(first for first, second in itertools.pairwise(digits) if first == second)
     with pytest.raises(BuildError, match="ambiguous"):
         require_image(store, shared)
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from layertools import overlay, tree
 
 from cache.descriptor import MEDIA_LAYER_TAR, Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError, LayerError, LayerLostError
 from cache.snapshots import EMPTY, EMPTY_LAYER, Snapshot, chain_id
 from cache.store import Store
-from conftest import overlay, tree
 
 
 def names(store: Store, snapshot: Snapshot) -> list[str]:

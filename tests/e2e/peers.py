@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -118,7 +119,10 @@ def _await(daemon: subprocess.Popen[bytes], host: str, log: Path) -> None:
 
 
 @pytest.fixture
-def podman(tmp_path: Path) -> Podman:
-    """Podman with an empty storage."""
+def podman() -> Iterator[Podman]:
+    """Podman with an empty storage; its directory has a short name because podman allows 50 characters."""
     require("podman", "runc")
-    return Podman(tmp_path / "podman")
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as directory:
+        client = Podman(Path(directory))
+        yield client
+        client("system", "reset", "--force")

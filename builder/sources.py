@@ -1,0 +1,31 @@
+"""What lowering asks of the world outside: which image or directory a name stands for.
+
+The only door out of lowering. It loads nothing heavy, so that a warm build may come through it to check its bases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from builder.plan import ImageSourceOp, LocalSourceOp
+from grammar.platforms import Platform
+
+
+class BaseSource(NamedTuple):
+    """What a name in FROM or --from stands for. No op is an empty root; no document is a directory."""
+
+    op: ImageSourceOp | LocalSourceOp | None
+    document: Mapping[str, object] | None
+    platform: Platform
+    layers: int = 0
+
+
+class SourceResolver(Protocol):
+    """Finds images and named contexts; the builder's only way to look outside while lowering."""
+
+    def named_context(self, name: str, platform: Platform) -> BaseSource | None:
+        """The context that --build-context gave this name, None when there is none."""
+
+    def image(self, name: str, platform: Platform) -> BaseSource:
+        """An image by name. Raises BuildError when there is none."""
