@@ -1,7 +1,4 @@
-"""Where an export goes: a file that appears whole, a device or stdout; and the tar of an image archive.
-
-Knows bytes and names, no images.
-"""
+"""Where an export goes: a file that appears whole, a device, or stdout. Knows bytes, no images."""
 
 from __future__ import annotations
 
@@ -9,11 +6,10 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Protocol
 
 from builder.errors import BuildError, UsageError
-from cache.tarwriter import DIRECTORY, END, REGULAR, TarEntry, encode, padding
 
 STDOUT = "-"
 
@@ -111,32 +107,3 @@ def output_error(dest: str, error: OSError) -> BuildError:
     elif error.errno in (errno.ENOSPC, errno.EDQUOT):
         hint = "free some space there, or choose another dest"
     return BuildError(f"{name} cannot be written: {(error.strerror or str(error)).lower()}", hint=hint)
-
-
-class ArchiveWriter:
-    """A tar of plain files and directories (POSIX pax), the same bytes for the same files: no owners, no times."""
-
-    def __init__(self, sink: ByteSink) -> None:
-        self._sink = sink
-
-    def add_directory(self, name: str) -> None:
-        """Append a directory; `name` ends in a slash."""
-        self._sink.write(encode(TarEntry(name.encode(), DIRECTORY, 0o755, 0, 0, 0, 0)))
-
-    def add_bytes(self, name: str, content: bytes) -> None:
-        """Append a file."""
-        self.add_file(name, len(content), (content,))
-
-    def add_file(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
-        """Append a file of exactly `size` bytes."""
-        self._sink.write(encode(TarEntry(name.encode(), REGULAR, 0o644, 0, 0, size, 0)))
-        written = 0
-        for chunk in chunks:
-            self._sink.write(chunk)
-            written += len(chunk)
-        assert written == size, f"{name}: {written} bytes, the header says {size}"
-        self._sink.write(padding(size))
-
-    def close(self) -> None:
-        """Append the end of the archive."""
-        self._sink.write(END)

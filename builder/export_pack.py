@@ -122,7 +122,7 @@ def pack_stored(store: Store, image: StoredImage, compression: Compression) -> P
     """
     config_raw = store.blobs.read(image.config_digest)
     platform = platform_of(image.config)
-    has_blobs = all([store.blobs.size(blob.digest) == blob.size for blob in image.manifest.layers])
+    has_blobs = all(store.blobs.size(blob.digest) == blob.size for blob in image.manifest.layers)
     if has_blobs and not compression.force:
         return _packed(image.manifest, store.blobs.read(image.manifest_digest), config_raw, platform)
     snapshot = store.snapshots.get(image.chain_id)

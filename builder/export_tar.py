@@ -1,6 +1,7 @@
-"""A merged tree as one plain tar (`type=tar`): what `docker export` gives for a container of the image.
+"""The tars of exports: that of an image archive, and a merged tree as one (`type=tar`), as `docker export` writes it.
 
-Order is that of the walk; numeric owners, whole seconds, hard links to the first path, capabilities as PAX records.
+A tree's order is that of the walk; numeric owners, whole seconds, hard links to the first path, capabilities as PAX
+records.
 """
 
 from __future__ import annotations
@@ -25,6 +26,35 @@ _KINDS = {
     stat.S_IFBLK: tarwriter.BLOCKDEV,
     stat.S_IFIFO: tarwriter.FIFO,
 }
+
+
+class ArchiveWriter:
+    """A tar of plain files and directories (POSIX pax), the same bytes for the same files: no owners, no times."""
+
+    def __init__(self, sink: ByteSink) -> None:
+        self._sink = sink
+
+    def add_directory(self, name: str) -> None:
+        """Append a directory; `name` ends in a slash."""
+        self._sink.write(tarwriter.encode(TarEntry(name.encode(), tarwriter.DIRECTORY, 0o755, 0, 0, 0, 0)))
+
+    def add_bytes(self, name: str, content: bytes) -> None:
+        """Append a file."""
+        self.add_file(name, len(content), (content,))
+
+    def add_file(self, name: str, size: int, chunks: Iterable[bytes]) -> None:
+        """Append a file of exactly `size` bytes."""
+        self._sink.write(tarwriter.encode(TarEntry(name.encode(), tarwriter.REGULAR, 0o644, 0, 0, size, 0)))
+        written = 0
+        for chunk in chunks:
+            self._sink.write(chunk)
+            written += len(chunk)
+        assert written == size, f"{name}: {written} bytes, the header says {size}"
+        self._sink.write(tarwriter.padding(size))
+
+    def close(self) -> None:
+        """Append the end of the archive."""
+        self._sink.write(tarwriter.END)
 
 
 class TreeTar:

@@ -6,19 +6,21 @@ Types: `image` (the local store), `oci` and `docker` (archives), `local` and `ta
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError, UsageError
-from builder.export_file import ByteOutput, open_destination
 from builder.export_pack import Compression, ImageInput, PackedImage, pack, pack_local
 from builder.export_spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
 from builder.image.names import ImageName, parse_names
-from builder.image.stored import put_document, tag_image
+from builder.image.stored import chain_id_of, put_document, tag_image
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.snapshot import EMPTY
 from cache.store import Store
+
+if TYPE_CHECKING:
+    from builder.export_file import ByteOutput
 
 __all__ = ["Exported", "ImageInput", "OutputSpec", "export", "parse_output"]
 
@@ -62,7 +64,7 @@ def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, na
     annotations = pick_annotations(output.annotations, "manifest", image.planned.platform)
     if output.compression or output.force_compression or output.rewrite_timestamp:
         packed = _pack(store, image, output, default="none")
-        _register_layers(store, packed)
+        _register_layers(store, image, packed)
     else:
         packed = pack_local(store, image, annotations)
     put_document(store, packed.config_raw)
@@ -71,17 +73,24 @@ def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, na
     return _exported(packed.manifest_digest, [packed], names)
 
 
-def _register_layers(store: Store, packed: PackedImage) -> None:
+def _register_layers(store: Store, image: ImageInput, packed: PackedImage) -> None:
     """Layers whose times were clamped are other layers than those that were built: the store has to know them."""
+    layers = diff_ids(parse_config(packed.config_raw))
+    if store.snapshots.get(chain_id_of(layers)) is not None:
+        return
     snapshot = EMPTY
-    for diff_id, blob in zip(diff_ids(parse_config(packed.config_raw)), packed.manifest.layers, strict=True):
-        snapshot = store.snapshots.add_layer_blob(snapshot, diff_id, blob)
+    for layer, diff_id, blob in zip(image.snapshot.layers, layers, packed.manifest.layers, strict=True):
+        if layer.diff_id == diff_id:
+            snapshot = store.snapshots.stack(snapshot, layer)
+        else:
+            snapshot = store.snapshots.add_layer_blob(snapshot, diff_id, blob)
 
 
 def _to_archive(
     store: Store, images: Sequence[ImageInput], output: OutputSpec, names: Sequence[ImageName], stdout: ByteOutput
 ) -> Exported:
     from builder.export_archive import plan_archive, write_archive, write_layout
+    from builder.export_file import open_destination
 
     packed = [_pack(store, image, output, default="gzip") for image in images]
     archive = plan_archive(packed, names, output.annotations, docker=output.type == "docker")
@@ -119,6 +128,7 @@ def _to_directory(store: Store, images: Sequence[ImageInput], output: OutputSpec
 
 
 def _to_tar(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput) -> None:
+    from builder.export_file import open_destination
     from builder.export_tar import TreeTar
     from builder.export_walk import walk_merged
 

@@ -72,7 +72,7 @@ class LayerBlobs:
         return made
 
     def tar_stream(self, layer: Layer, clamp_epoch: int | None = None) -> Iterator[bytes]:
-        """The layer's plain tar in chunks of at most about 1 MiB."""
+        """The layer's plain tar in chunks."""
         return self._tar(self._row(layer), clamp_epoch)
 
     def _row(self, layer: Layer) -> LayerRow:

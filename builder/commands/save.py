@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild save`."""
     parser.add_argument("image", metavar="IMAGE", help="a name, a digest, or the start of an id")
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="the archive, - for standard output")
-    parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="docker: docker load reads it too")
+    parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="docker: for docker load too")
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:

@@ -65,9 +65,9 @@ def history_rows(store: Store, image: StoredImage) -> list[dict[str, Any]]:
 def human_size(size: int) -> str:
     """Return e.g. `4.26MB`: decimal units, three digits, as docker writes sizes."""
     value, unit = float(size), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
+    while value >= 999.5 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1
-    return f"{value:.3g}{_UNITS[unit]}" if value < 999.5 else f"{value:.0f}{_UNITS[unit]}"
+    return f"{value:.3g}{_UNITS[unit]}"
 
 
 def human_age(created: str, now_ns: int) -> str:

@@ -101,9 +101,10 @@ def _states(items: list[Item], action: CopyAction, tree: SourceTree) -> Iterator
     """Each entry with what of it is copied. In one piece, since it runs for every file of every build."""
     hides_mode, shows_owner = action.chmod[:1].isdigit(), tree.keeps_owners and not action.chown
     links, digest_of = _link_groups(items), tree.digest
-    for path, entry, _ in items:
+    for path, entry, is_parent in items:
         kind, mode, uid, gid = entry[1:5]
-        state = kind if hides_mode else f"{kind}{mode:o}"
+        # A parent that is there already gets the source's mode whatever --chmod says.
+        state = kind if hides_mode and not is_parent else f"{kind}{mode:o}"
         if shows_owner and (uid or gid):
             state = f"{state} {uid}:{gid}"
         if kind == "f":
@@ -125,10 +126,7 @@ def _link_groups(items: list[Item]) -> dict[str, str]:
 
 
 def _resolve(path: str, action: CopyAction, tree: SourceTree) -> Source:
-    try:
-        real = follow(path, lambda link: _readlink(link, tree), last=action.follow_symlinks)
-    except OSError as error:
-        raise BuildError(f'"{path}": too many levels of symbolic links') from error
+    real = follow(path, lambda link: _readlink(link, tree), last=action.follow_symlinks)
     entry = tree.lstat(real[1:])
     if entry is None:
         raise not_found(path, tree)

@@ -50,7 +50,7 @@ class SourceTree(Protocol):
         """The directory at `path`, to open files in; the caller closes it."""
 
     def digest(self, entry: FileEntry) -> str:
-        """A digest of a regular file's bytes, xxh3-128 in hex."""
+        """A digest of a regular file's bytes, xxh3-128 in hex, and of the capability that is copied with it."""
 
     def capability(self, fd: int) -> bytes | None:
         """The `security.capability` attribute that goes with an open file of the tree."""
@@ -115,7 +115,8 @@ class RootTree:
         with self.open_dir(parent) as directory, open(directory.open_file(name), "rb", buffering=0) as file:
             for chunk in iter(partial(file.read, 1 << 20), b""):
                 hasher.update(chunk)
-        return hasher.hexdigest()
+            capability = self.capability(file.fileno())
+        return hasher.hexdigest() if capability is None else f"{hasher.hexdigest()}+{capability.hex()}"
 
     def capability(self, fd: int) -> bytes | None:
         from builder.sandbox.fsops import getxattr

@@ -108,6 +108,22 @@ def test_owners_of_a_stage_count_unless_chown_replaces_them(tmp_path: Path) -> N
     assert select_from(directory, chown="5") == before[1]
 
 
+def test_capabilities_of_a_stage_count(tmp_path: Path) -> None:
+    directory = write_tree(tmp_path, SPEC)
+    before = select(directory), select_from(directory)
+    capability = bytes.fromhex("0100000200200000000000000000000000000000")
+    os.setxattr(directory / "d/f", "security.capability", capability)
+    assert select(directory) == before[0]
+    assert select_from(directory) != before[1]
+
+
+def test_the_mode_of_a_parent_counts_even_with_chmod(tmp_path: Path) -> None:
+    directory = write_tree(tmp_path, SPEC)
+    before = select(directory, "/", include_patterns=("d/s/g",), chmod="755")
+    (directory / "d/s").chmod(0o700)
+    assert select(directory, "/", include_patterns=("d/s/g",), chmod="755") != before
+
+
 def test_modes_count_unless_an_octal_chmod_replaces_them(tmp_path: Path) -> None:
     directory = write_tree(tmp_path, SPEC)
     before = select(directory, chmod="755"), select(directory, chmod="u+x")

@@ -20,7 +20,7 @@ from builder.image.stored import require_image
 from builder.plan import SCRATCH, HistoryEntry, PlannedImage
 from cache.snapshot import EMPTY, Snapshot
 from cache.store import Store
-from tests.builder.image_factory import commit_files, digest_of, layer_tar, layout_files, make_image, write_layout
+from tests.builder.image_factory import MTIME, commit_files, digest_of, layer_tar, layout_files, make_image, write_layout
 
 EPOCH = 1_400_000_000
 
@@ -192,6 +192,15 @@ def test_clamped_layers_can_be_used_from_the_store(store: Store) -> None:
     top, bottom = store.snapshots.lower_dirs(snapshot)
     assert (Path(top) / "a").read_text() == "2"
     assert os.stat(Path(bottom) / "a").st_mtime == EPOCH
+
+
+def test_layers_that_need_no_clamping_stay_what_they_are(store: Store, tmp_path: Path) -> None:
+    image = image_of(two_layers(store), epoch=MTIME)
+    write(store, image, "type=image,rewrite-timestamp=true", "app")
+    assert require_image(store, "app").chain_id == image.snapshot.chain_id
+    write(store, image, f"type=oci,dest={tmp_path}/x.tar")
+    _, manifest, _ = documents(read_tar(tmp_path / "x.tar"))
+    assert {layer["mediaType"].rpartition(".")[2] for layer in manifest["layers"]} == {"tar+gzip"}
 
 
 def test_annotations_go_where_they_belong(store: Store, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_children_follow_their_directory_and_siblings_are_in_byte_order(tmp_path
 
 
 def test_the_walk_sees_what_the_kernel_shows(tmp_path: Path) -> None:
-    layers = []
+    layers: list[Path] = []
     for number in range(3):
         upper, work, seen = (tmp_path / f"{kind}{number}" for kind in ("upper", "work", "seen"))
         for directory in (upper, work, seen):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from grammar.ignore import IgnoreMatcher, MatchState, read_patterns
 from grammar.mount_flag import MountFlag, parse_device, parse_mount
+from grammar.nodes import ExposeInstruction, HealthcheckInstruction
 from grammar.platforms import Platform, best_first, normalize, parse_platform
 from grammar.ports import parse_ports
 from grammar.reference import parse_any_reference, parse_reference
@@ -173,7 +174,9 @@ def run_ports(cases_dir: Path) -> Outcome:
 def _ports_difference(case: Case) -> str | None:
     def exposed() -> list[str]:
         dockerfile = parse(b"FROM scratch\nEXPOSE " + text_bytes(case["input"]) + b"\n")
-        words = [word for text in dockerfile.stages[0].commands[0].ports for word in Lexer().process_words(text, {})]
+        expose = dockerfile.stages[0].commands[0]
+        assert isinstance(expose, ExposeInstruction)
+        words = [word for text in expose.ports for word in Lexer().process_words(text, {})]
         return sorted(set(parse_ports(words)))
 
     ports, error = attempt(exposed)
@@ -192,8 +195,9 @@ def run_values(cases_dir: Path) -> Outcome:
 def _duration_difference(case: Case) -> str | None:
     def health() -> int:
         source = f"FROM scratch\nHEALTHCHECK --interval={case['input']} CMD true\n"
-        interval: int = parse(text_bytes(source)).stages[0].commands[0].interval
-        return interval
+        check = parse(text_bytes(source)).stages[0].commands[0]
+        assert isinstance(check, HealthcheckInstruction)
+        return check.interval
 
     duration, error = attempt(parse_duration, case["input"])
     found = refusal(case["go_error"], error, "go_error") or difference(case["ns"], duration, "ns")

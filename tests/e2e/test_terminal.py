@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -75,14 +77,13 @@ def screen(tmp_path: Path) -> Iterator[Screen]:
 
 
 @pytest.fixture
-def start(screen: Screen, pybuild: Pybuild, base_layout: Path) -> str:
-    """The command line, typed on the host, that starts a container's shell; its prompt is `box>`."""
-    words = pybuild.argv("run", "--rm", "-it", "-e", "PS1=box> ", str(base_layout), "sh")
-    kept = {name: pybuild.environment()[name] for name in ("PYBUILD_ROOT", "PYTHONPATH")}
-    Path(pybuild.cwd, "start").write_text(
-        f"exec {shlex.join(['env', *(f'{k}={v}' for k, v in kept.items()), *words])}\n"
-    )
-    return f"sh {pybuild.cwd}/start"
+def box(screen: Screen, pybuild: Pybuild, base_layout: Path) -> str:
+    """The words, typed on the host, that start a program in a container; the prompt there is `box>`."""
+    words = pybuild.argv("run", "--rm", "-it", "-e", "PS1=box> ", str(base_layout))
+    settings = [f"{name}={pybuild.environment()[name]}" for name in ("PYBUILD_ROOT", "PYTHONPATH")]
+    script = pybuild.cwd / "box"
+    script.write_text(f'echo $$ > {pybuild.cwd}/pid; exec {shlex.join(["env", *settings, *words])} "$@"\n')
+    return f"sh {script}"
 
 
 def assert_sane(screen: Screen, directory: Path) -> None:
@@ -93,8 +94,8 @@ def assert_sane(screen: Screen, directory: Path) -> None:
     assert {"icanon", "echo", "icrnl", "opost", "isig"} <= {mode.rstrip(";") for mode in modes}
 
 
-def test_a_shell_with_editing_and_an_end_by_ctrl_d(screen: Screen, start: str, tmp_path: Path) -> None:
-    screen.enter(start)
+def test_a_shell_with_editing_and_an_end_by_ctrl_d(screen: Screen, box: str, tmp_path: Path) -> None:
+    screen.enter(f"{box} sh")
     screen.wait("box>")
     screen.enter("echo $((6*7)) $TERM; tty; test -t 0 && test -t 1 && test -t 2 && echo terminals")
     screen.wait("42 xterm", "/dev/pts/0", "terminals", "box>")
@@ -103,16 +104,16 @@ def test_a_shell_with_editing_and_an_end_by_ctrl_d(screen: Screen, start: str, t
     assert_sane(screen, tmp_path)
 
 
-def test_the_exit_code_of_the_shell(screen: Screen, start: str, tmp_path: Path) -> None:
-    screen.enter(f"{start}; echo code $?")
+def test_the_exit_code_of_the_shell(screen: Screen, box: str, tmp_path: Path) -> None:
+    screen.enter(f"{box} sh; echo code $?")
     screen.wait("box>")
     screen.enter("exit 7")
     screen.wait("code 7", "host>")
     assert_sane(screen, tmp_path)
 
 
-def test_the_size_follows_the_window(screen: Screen, start: str) -> None:
-    screen.enter(start)
+def test_the_size_follows_the_window(screen: Screen, box: str) -> None:
+    screen.enter(f"{box} sh")
     screen.wait("box>")
     screen.enter("stty size")
     screen.wait("30 100", "box>")
@@ -124,10 +125,10 @@ def test_the_size_follows_the_window(screen: Screen, start: str) -> None:
     screen.wait("20 90", "box>")
 
 
-def test_ctrl_c_interrupts_the_program_but_not_the_shell(screen: Screen, start: str) -> None:
-    screen.enter(start)
+def test_ctrl_c_interrupts_the_program_but_not_the_shell(screen: Screen, box: str) -> None:
+    screen.enter(f"{box} sh")
     screen.wait("box>")
-    screen.enter("echo begin; sleep 1000")
+    screen.enter("sh -c 'echo begin; exec sleep 1000'")
     screen.wait("begin")
     screen.press("C-c")
     screen.wait("^C", "box>")
@@ -135,24 +136,33 @@ def test_ctrl_c_interrupts_the_program_but_not_the_shell(screen: Screen, start: 
     screen.wait("code 130", "box>")
 
 
-def test_jobs_can_be_stopped_and_continued(screen: Screen, start: str) -> None:
-    screen.enter(start)
+def test_a_job_is_stopped_and_continued(screen: Screen, box: str) -> None:
+    screen.enter(f"{box} sh")
     screen.wait("box>")
-    screen.enter("sleep 1000")
+    screen.enter("sh -c 'echo begin; sleep 1000; echo never'")
+    screen.wait("begin")
     screen.press("C-z")
-    screen.wait("^Z[1]+  Stopped                    sleep 1000", "box>")
-    screen.enter("kill %1; wait %1; echo code $?")
-    screen.wait("code 143", "box>")
+    screen.wait("^Z[1]+  Stopped                    sh -c 'echo begin; sleep 1000; echo never'", "box>")
+    screen.enter("fg")
+    screen.wait("sh -c 'echo begin; sleep 1000; echo never'")
+    screen.press("C-c")
+    screen.wait("^C", "box>")
 
 
-def test_the_terminal_is_sane_after_a_kill_and_after_a_program_that_cannot_start(
-    screen: Screen, start: str, tmp_path: Path
-) -> None:
-    screen.enter(start)
-    screen.wait("box>")
-    screen.enter("stty -echo -icanon; kill -KILL -1; kill -TERM $$; exec sh -c 'kill -HUP $$; exit 5'")
-    screen.wait("host>")
+@pytest.mark.parametrize(
+    "program", ["nothing", "sh -c 'stty raw -echo; kill -KILL -1; exit 5'", "sh -c 'sleep 1000 & exit 5'"]
+)
+def test_the_terminal_is_sane_however_the_program_ends(program: str, screen: Screen, box: str, tmp_path: Path) -> None:
+    screen.enter(f"{box} {program}; echo code $?")
+    lines = screen.wait(f"code {127 if program == 'nothing' else 5}", "host>")
+    assert ("not found" in lines[-3]) == (program == "nothing")
     assert_sane(screen, tmp_path)
-    screen.enter(start.replace("/start", "/missing"))
-    screen.wait("host>")
+
+
+@pytest.mark.parametrize("name", ["TERM", "HUP"])
+def test_the_terminal_is_sane_after_a_signal(name: str, screen: Screen, box: str, tmp_path: Path) -> None:
+    screen.enter(f"{box} sh -c 'trap \"exit 6\" {name}; echo begin; while :; do sleep 0.1; done'; echo code $?")
+    screen.wait("begin")
+    os.kill(int((tmp_path / "context/pid").read_text()), getattr(signal, f"SIG{name}"))
+    screen.wait("code 6", "host>")
     assert_sane(screen, tmp_path)
