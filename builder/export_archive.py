@@ -29,7 +29,7 @@ from cache.digest import Digest, sha256_bytes
 DOCKER_FILE = "manifest.json"
 _CREATED = "org.opencontainers.image.created"
 _BLOB_DIRECTORIES = ("blobs/", "blobs/sha256/")
-_CHUNK = 1 << 20
+_CHUNK = 1 << 18
 
 
 class Archive(NamedTuple):

@@ -6,7 +6,7 @@ Source: Dockerfile reference, COPY and ADD; BuildKit's behaviour for wildcards, 
 from __future__ import annotations
 
 import posixpath
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from builder.errors import BuildError
 from builder.plan import (
@@ -85,10 +85,13 @@ class _CopyLowering:
     def _add_url(self, url: str) -> None:
         if not isinstance(self.instruction, AddInstruction):
             raise BuildError("source can't be a URL for COPY", hint="ADD takes URLs")
-        base = posixpath.basename(urlsplit(url).path)
-        filename = base or "__unnamed__"
+        from builder.ops.fetch import redacted
+
+        filename = posixpath.basename(unquote(urlsplit(url).path)) or "__unnamed__"
         checksum = self._word(self.instruction.checksum)
-        vertex = self.scope.add(Vertex(HttpSourceOp(url, filename, checksum), (), url, self.state.name))
+        vertex = self.scope.add(
+            Vertex(HttpSourceOp(url, filename, checksum), (), f"[internal] fetch {redacted(url)}", self.state.name)
+        )
         self.actions.append(
             CopyAction(
                 self._input(vertex),

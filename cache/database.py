@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from cache.errors import CacheError, StoreCorruptError, StoreFullError
+from cache.errors import CacheError, StoreCorruptError, StoreFullError, StoreVersionError
 
 SCHEMA_VERSION = 1
 _BUSY_SECONDS = 60.0
@@ -100,9 +100,13 @@ class Database:
                 path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
             )
             self._connection.execute("PRAGMA synchronous=NORMAL")
-            self.is_new = self._rows("PRAGMA user_version", ())[0][0] == 0
-        if self.is_new:
+            version = self._rows("PRAGMA user_version", ())[0][0]
+        if version == 0:
             self._create()
+        elif version != SCHEMA_VERSION:
+            self._connection.close()
+            hint = "use the program that made it, or another store with --root"
+            raise StoreVersionError(f"{path}: unknown format {version}: expected {SCHEMA_VERSION}", hint=hint)
 
     def _create(self) -> None:
         with self._errors():

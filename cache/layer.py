@@ -45,8 +45,10 @@ def write_tar(
     *,
     clamp_epoch: int | None = None,
 ) -> TarSummary:
-    """Write the layer's tar to `out` in chunks of about 256 KiB (None: only hash it). No time is later than `clamp_epoch`
-    seconds. LayerError when a file changes while it is read."""
+    """Write the layer's tar to `out` in chunks of about 256 KiB (None: only hash it).
+
+    No time is later than `clamp_epoch` seconds. LayerError when a file changes while it is read.
+    """
     import xxhash
 
     diff, content, size = hashlib.sha256(), xxhash.xxh3_128(), 0

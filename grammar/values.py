@@ -123,7 +123,7 @@ def parse_chmod(text: str) -> int | str:
     if mode is None and _SYMBOLIC_MODE.fullmatch(text):
         return text
     raise DockerfileError(
-        f"chmod mode {quoted(text)} is not valid, expected an octal number up to 07777 or changes such as u=rwX,go=rX"
+        f"chmod mode {quoted(text)} is invalid, expected an octal number up to 07777 or changes such as u=rwX,go=rX"
     )
 
 

@@ -25,6 +25,7 @@ _DOCUMENTS = (INDEX_FILE, LAYOUT_FILE, DOCKER_FILE)
 _BLOB_PREFIX = "blobs/sha256/"
 _LAYER_SUFFIXES = (".tar", ".tar.gz", ".tgz")
 _MAX_LINKS = 8
+_MAX_MEMBERS = 100_000
 
 
 class DockerImage(NamedTuple):
@@ -95,7 +96,9 @@ def read_archive(stream: Readable, blobs: BlobStore, source: str) -> Archive:
     """
     archive = Archive(source)
     try:
-        for member in read_tar(open_decompressed(stream)):
+        for number, member in enumerate(read_tar(open_decompressed(stream))):
+            if number == _MAX_MEMBERS:
+                raise BuildError(f"{source} is not an image archive: it has more than {_MAX_MEMBERS} members")
             archive.add(member, blobs)
     except LayerError as error:
         raise BuildError(f"{source} is not an image archive: {error}", hint=error.hint) from error

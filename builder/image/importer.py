@@ -28,9 +28,8 @@ def import_layout(store: Store, directory: str, wanted: str | None = None, platf
     An image that the store has costs reading `index.json`, its manifest and its config, no layer is looked at.
     """
     layout = Layout(directory)
-    selected = layout.find(wanted, platform or host_platform())
     try:
-        return _import_selected(store, layout, selected)
+        return _import_selected(store, layout, layout.find(wanted, platform or host_platform()))
     except CacheError as error:
         raise BuildError(f"{directory!r}: {error}", hint=error.hint) from error
 

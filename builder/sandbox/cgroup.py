@@ -45,18 +45,20 @@ def find_hierarchies() -> tuple[Hierarchy, ...]:
             controllers = () if is_v2 else _controllers(super_options.strip(), own_paths)
             if controllers in own_paths and controllers not in found:
                 relative = os.path.relpath(own_paths[controllers], mount_root)
-                own_dir = os.path.normpath(f"{mount_dir}/{relative}")
+                # In another container's view our path can lie outside of what is mounted here.
+                own_dir = mount_dir if relative.startswith("..") else os.path.normpath(f"{mount_dir}/{relative}")
                 name = "" if is_v2 and mount_dir == "/sys/fs/cgroup" else os.path.basename(mount_dir)
                 found[controllers] = Hierarchy(is_v2, name, controllers, own_dir)
     return tuple(found.values())
 
 
 class StepGroups:
-    """Makes and removes the groups of steps in the hierarchies that guard devices, and in v2 for its limits."""
+    """Makes and removes the groups of steps: in v2, else or also in the `devices` hierarchy of v1."""
 
     def __init__(self, owner_pid: int, hierarchies: tuple[Hierarchy, ...]) -> None:
         self._name = f"{_PREFIX}{owner_pid}"
-        self._hierarchies = [h for h in hierarchies if h.is_v2 or "devices" in h.controllers]
+        useful = (h for h in hierarchies if h.is_v2 or "devices" in h.controllers)
+        self._hierarchies = sorted(useful, key=lambda hierarchy: not hierarchy.is_v2)
         self._parents: dict[str, tuple[str, ...]] = {}
         self._guards: dict[str, bool] = {}
         for hierarchy in self._hierarchies:
@@ -96,8 +98,9 @@ class StepGroups:
                 # Read-only or not ours: a container, mostly. Steps then share our group.
                 continue
             made.append(parent)
-            if kind == GUARDED:
-                self._guards[kind] = device_rules.guard(parent, is_v2=hierarchy.is_v2) or self.guards_devices(kind)
+            if kind == OPEN or device_rules.guard(parent, is_v2=hierarchy.is_v2):
+                self._guards[kind] = kind == GUARDED
+                break
         self._parents[kind] = tuple(made)
 
 

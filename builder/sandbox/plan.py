@@ -16,6 +16,7 @@ from builder.sandbox import process as proc
 from builder.sandbox.cgroup import Hierarchy
 from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec, RootMount
 
+_READ_BY_PROGRAMS = {"cpu", "cpuacct", "cpuset", "memory", "pids"}
 _SAFE = fs.NOSUID | fs.NODEV | fs.NOEXEC
 
 
@@ -88,8 +89,11 @@ def _system_mounts(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Op
 
 
 def _cgroup_mounts(hierarchies: tuple[Hierarchy, ...]) -> tuple[tuple[str, str, fs.Options], ...]:
+    """What programs read their limits from; each further v1 hierarchy would cost every step a mount."""
     mounted: list[tuple[str, str, fs.Options]] = []
     for hierarchy in hierarchies:
+        if hierarchy.name and not _READ_BY_PROGRAMS.intersection(hierarchy.controllers):
+            continue
         options = [tuple(name.split("=", 1)) if "=" in name else (name, "") for name in hierarchy.controllers]
         pairs = tuple((key, value) for key, value in options)
         mounted.append((hierarchy.name, "cgroup2" if hierarchy.is_v2 else "cgroup", pairs))

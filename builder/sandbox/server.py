@@ -11,6 +11,7 @@ makes forking and changing namespaces safe. Runs under `python -I -S`.
 
 from __future__ import annotations
 
+import array  # noqa: F401 - socket.send_fds imports it, which must not be in each child
 import contextlib
 import gc
 import json

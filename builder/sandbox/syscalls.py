@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
@@ -113,6 +114,10 @@ class _OpenHow(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+class _FilterProgram(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
 class _MountAttr(ctypes.Structure):
     _fields_ = (
         ("attr_set", ctypes.c_uint64),
@@ -184,19 +189,16 @@ def sethostname(name: str) -> None:
     _check(_libc.sethostname(encoded, len(encoded)), "sethostname", name)
 
 
-def prctl(option: int, *arguments: int) -> int:
-    """prctl(2) with integer arguments, the missing ones 0."""
-    return _check(_libc.prctl(option, *arguments, *([0] * (4 - len(arguments)))), "prctl")
+def prctl(option: int, argument: int = 0) -> int:
+    """prctl(2) with one integer argument, the others 0."""
+    return _check(_libc.prctl(option, argument, 0, 0, 0), "prctl")
 
 
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set this thread's three capability sets, each a mask of 64 bits (capset(2), version 3)."""
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    low, high = 0xFFFFFFFF, 32
-    sets = (ctypes.c_uint32 * 6)(
-        effective & low, permitted & low, inheritable & low, effective >> high, permitted >> high, inheritable >> high
-    )
-    _check(_syscall(_NR_CAPSET, ctypes.byref(header), ctypes.byref(sets)), "capset")
+    sets = (effective, permitted, inheritable)
+    halves = [mask & 0xFFFFFFFF for mask in sets] + [mask >> 32 for mask in sets]
+    _check(_syscall(_NR_CAPSET, struct.pack("=Ii", 0x20080522, 0), struct.pack("=6I", *halves)), "capset")
 
 
 def keyctl_join_session_keyring() -> None:
@@ -206,12 +208,7 @@ def keyctl_join_session_keyring() -> None:
 
 def seccomp(filter_bytes: bytes, flags: int = 0) -> None:
     """Install a BPF program of 8-byte instructions as this thread's seccomp filter (seccomp(2))."""
-    buffer = ctypes.create_string_buffer(filter_bytes, len(filter_bytes))
-
-    class _Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
-    program = _Program(len(filter_bytes) // 8, ctypes.addressof(buffer))
+    program = _FilterProgram(len(filter_bytes) // 8, filter_bytes)
     _check(_syscall(_NR_SECCOMP, SECCOMP_SET_MODE_FILTER, flags, ctypes.byref(program)), "seccomp")
 
 

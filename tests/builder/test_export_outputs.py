@@ -20,7 +20,15 @@ from builder.image.stored import require_image
 from builder.plan import SCRATCH, HistoryEntry, PlannedImage
 from cache.snapshot import EMPTY, Snapshot
 from cache.store import Store
-from tests.builder.image_factory import MTIME, commit_files, digest_of, layer_tar, layout_files, make_image, write_layout
+from tests.builder.image_factory import (
+    MTIME,
+    commit_files,
+    digest_of,
+    layer_tar,
+    layout_files,
+    make_image,
+    write_layout,
+)
 
 EPOCH = 1_400_000_000
 

@@ -195,9 +195,16 @@ def test_what_is_no_layout_is_said_to_be_none(store: Store, tmp_path: Path) -> N
     for directory in (tmp_path / "missing", tmp_path):
         with pytest.raises(BuildError, match=r"is not an OCI image layout: no index\.json"):
             import_layout(store, str(directory))
-    write_layout(tmp_path / "v2", {**layout_files([]), "oci-layout": b'{"imageLayoutVersion":"2.0"}'})
-    with pytest.raises(BuildError, match="no image"):
+    image = make_image(ONE)
+    files = layout_files([image.descriptor], image.blobs)
+    write_layout(tmp_path / "v2", {**files, "oci-layout": b'{"imageLayoutVersion":"2.0"}'})
+    with pytest.raises(BuildError, match=r"imageLayoutVersion is '2\.0'"):
         import_layout(store, str(tmp_path / "v2"))
+    write_layout(tmp_path / "none", layout_files([]))
+    with pytest.raises(BuildError, match="has no image"):
+        import_layout(store, str(tmp_path / "none"))
+    with pytest.raises(BuildError, match="digest 'sha256:12' is not valid"):
+        import_layout(store, str(tmp_path / "none"), "sha256:12")
 
 
 @pytest.mark.parametrize("squeeze", [bytes, gzip.compress, bz2.compress, lzma.compress, zstandard.compress])

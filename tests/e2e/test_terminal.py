@@ -117,12 +117,10 @@ def test_the_size_follows_the_window(screen: Screen, box: str) -> None:
     screen.wait("box>")
     screen.enter("stty size")
     screen.wait("30 100", "box>")
-    screen.enter("trap 'stty size' WINCH; echo set")
-    screen.wait("set", "box>")
+    screen.enter("sh -c 'trap \"stty size\" WINCH; echo begin; while :; do sleep 0.1; done'")
+    screen.wait("begin")
     screen.resize(90, 20)
-    screen.press("Enter")
-    screen.enter("stty size")
-    screen.wait("20 90", "box>")
+    screen.wait("20 90")
 
 
 def test_ctrl_c_interrupts_the_program_but_not_the_shell(screen: Screen, box: str) -> None:
@@ -142,16 +140,16 @@ def test_a_job_is_stopped_and_continued(screen: Screen, box: str) -> None:
     screen.enter("sh -c 'echo begin; sleep 1000; echo never'")
     screen.wait("begin")
     screen.press("C-z")
-    screen.wait("^Z[1]+  Stopped                    sh -c 'echo begin; sleep 1000; echo never'", "box>")
-    screen.enter("fg")
-    screen.wait("sh -c 'echo begin; sleep 1000; echo never'")
+    lines = screen.wait("box>")
+    assert lines[-2].startswith("^Z[1]+  Stopped")
+    screen.enter("echo begin; fg")
+    screen.wait("begin", 'sh -c "echo begin; sleep 1000; echo never"')
     screen.press("C-c")
     screen.wait("^C", "box>")
+    assert "never" not in screen.lines()
 
 
-@pytest.mark.parametrize(
-    "program", ["nothing", "sh -c 'stty raw -echo; kill -KILL -1; exit 5'", "sh -c 'sleep 1000 & exit 5'"]
-)
+@pytest.mark.parametrize("program", ["nothing", "sh -c 'stty raw -echo; exit 5'", "sh -c 'sleep 1000 & exit 5'"])
 def test_the_terminal_is_sane_however_the_program_ends(program: str, screen: Screen, box: str, tmp_path: Path) -> None:
     screen.enter(f"{box} {program}; echo code $?")
     lines = screen.wait(f"code {127 if program == 'nothing' else 5}", "host>")
