@@ -30,13 +30,18 @@ def load_plan(
     memo: Memo,
     host: str,
     clock: Callable[[], int],
+    on_miss: Callable[[], None] = lambda: None,
 ) -> Plan:
-    """The Plan of the build, and its warnings. Raises BuildError or DockerfileError as `lower` does."""
+    """The Plan of the build, and its warnings. Raises BuildError or DockerfileError as `lower` does.
+
+    `on_miss` is called before a Dockerfile is lowered that the memo does not know: something will have to run.
+    """
     if not context.source.strip():
         raise BuildError(f"the Dockerfile cannot be empty: {context.dockerfile} has no instructions")
     key = memo_key(context, options, host)
     plan = _recall(memo.get(key), resolver)
     if plan is None:
+        on_miss()
         plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
         document = {"bases": resolver.resolutions, "plan": codec.encode(plan)}
         with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build

@@ -1,27 +1,24 @@
-"""What an operation gets to work with: the store, the context's files, the sandbox, the secrets and the reporter.
+"""What an operation gets to work with, as one bundle for one build; the command makes it, operations keep nothing.
 
-One bundle for one build, made by the command; operations keep nothing of their own.
+The parts are the store, the files that the build reads (`inputs`), the sandbox, the secrets and the reporter.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from builder.context import BuildContext
 from builder.errors import BuildError
+from builder.inputs import Inputs
 from builder.options import SecretSource
-from builder.plan import HttpSourceOp, Vertex
 from builder.progress import Reporter
 from cache.snapshots import Snapshot
 from cache.store import Store
 
 if TYPE_CHECKING:
-    from builder.ops.fetch import Fetched
-    from builder.ops.localtree import ContextTree
     from builder.ops.tree import SourceTree
     from builder.sandbox.launcher import Launcher
 
@@ -54,63 +51,44 @@ class Secrets:
         return found
 
 
-class Worker:
-    """See the module. Safe to use from several threads."""
+class Sandbox:
+    """The launcher, started at its first use or before, and what its steps may be granted."""
 
-    def __init__(
-        self,
-        store: Store,
-        context: BuildContext,
-        *,
-        reporter: Reporter,
-        secrets: Secrets,
-        clock: Callable[[], int],
-        vertices: Sequence[Vertex],
-        allowed: frozenset[str] = frozenset(),
-    ) -> None:
-        self.store = store
-        self.context = context
-        self.reporter = reporter
-        self.secrets = secrets
-        self.clock = clock
-        self.vertices = vertices
+    def __init__(self, allowed: frozenset[str] = frozenset()) -> None:
         self.allowed = allowed
-        """Entitlements that --allow granted."""
-        self._trees: dict[str, ContextTree] = {}
-        self._fetched: dict[HttpSourceOp, Fetched] = {}
+        """Entitlements that --allow gave."""
         self._launcher: Launcher | None = None
         self._lock = threading.Lock()
 
-    def tree(self, name: str) -> ContextTree:
-        """The local directory of a LocalSourceOp, scanned once a build."""
-        from builder.ops.localtree import context_tree, sources_of
-
-        with self._lock:
-            if name not in self._trees:
-                local = self.context.local(name)
-                sources = sources_of(self.vertices, name)
-                self._trees[name] = context_tree(local.path, local.matcher, self.store.statcache, sources=sources)
-            return self._trees[name]
-
-    def fetched(self, op: HttpSourceOp) -> Fetched:
-        """The answer of an HttpSourceOp's server, asked once a build. Raises BuildError."""
-        from builder.ops.fetch import fetch_digest
-
-        with self._lock:
-            if op not in self._fetched:
-                self._fetched[op] = fetch_digest(op, self.store)
-            return self._fetched[op]
-
     @property
     def launcher(self) -> Launcher:
-        """The sandbox, started at its first use."""
+        """The running launcher. Raises SandboxError when there can be none."""
         from builder.sandbox.launcher import Launcher
 
         with self._lock:
             if self._launcher is None:
-                self._launcher = Launcher()
-                self._launcher.start()
+                launcher = Launcher()
+                launcher.start()
+                self._launcher = launcher
             return self._launcher
+
+    def close(self) -> None:
+        """End every process of the build. Idempotent."""
+        with self._lock:
+            if self._launcher is not None:
+                self._launcher.close()
+
+
+class Worker(NamedTuple):
+    """See the module. Safe to use from several threads."""
+
+    store: Store
+    inputs: Inputs
+    sandbox: Sandbox
+    secrets: Secrets
+    reporter: Reporter
+    clock: Callable[[], int]
+    """Nanoseconds since the epoch."""
 
     @contextmanager
     def view(self, snapshot: Snapshot) -> Iterator[SourceTree]:
@@ -124,17 +102,7 @@ class Worker:
         finally:
             os.close(fd)
 
-    def cancel(self) -> None:
-        """End every process of the build."""
-        with self._lock:
-            if self._launcher is not None:
-                self._launcher.close()
-
     def close(self) -> None:
         """End the sandbox and write down what was learned about the context's files."""
-        with self._lock:
-            if self._launcher is not None:
-                self._launcher.close()
-                self._launcher = None
-            for tree in self._trees.values():
-                tree.save()
+        self.sandbox.close()
+        self.inputs.save()

@@ -49,6 +49,21 @@ class Locks:
             os.close(fd)
 
     @contextlib.contextmanager
+    def try_exclusive(self, name: str) -> Iterator[bool]:
+        """Hold the lock `name` alone if nobody has it now; yields whether it is held. Never waits."""
+        path = self._lock_path(name)
+        with os_errors(path):
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        is_held = _try_flock(fd, fcntl.LOCK_EX) and _is_named(fd, path)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+            os.close(fd)
+
+    @contextlib.contextmanager
     def shared(self, name: str, on_wait: OnWait | None = None) -> Iterator[None]:
         """Hold the lock `name` together with other sharers, and without any exclusive holder."""
         fd = self._acquire(self._lock_path(name), fcntl.LOCK_SH, name, on_wait)

@@ -74,7 +74,7 @@ def build_shell(node: nodes.AstNode) -> nodes.ShellInstruction:
     needs_arguments(node)
     if not node.json:
         raise DockerfileError(
-            f"SHELL {quoted(node.args[0])} is not in JSON form", hint='for example SHELL ["/bin/sh", "-c"]'
+            "SHELL requires the arguments to be in JSON form", hint='for example SHELL ["/bin/sh", "-c"]'
         )
     return nodes.ShellInstruction(**common(node), value=node.args)
 
@@ -95,7 +95,7 @@ def build_healthcheck(node: nodes.AstNode) -> nodes.HealthcheckInstruction:
             f"HEALTHCHECK type {quoted(node.args[0])} is not known, expected CMD or NONE", subject=node.args[0]
         )
     if not command:
-        raise DockerfileError("HEALTHCHECK CMD has no command, expected one", subject=node.args[0])
+        raise DockerfileError("HEALTHCHECK CMD requires a command", subject=node.args[0])
     return nodes.HealthcheckInstruction(
         **common(node),
         test=("CMD" if node.json else "CMD-SHELL", *command),

@@ -66,7 +66,7 @@ def build_add(node: nodes.AstNode) -> nodes.AddInstruction:
 def _needs_destination(node: nodes.AstNode) -> None:
     if len(node.args) < 2:
         raise DockerfileError(
-            f"{node.keyword} has {len(node.args)} arguments, expected at least a source and a destination"
+            f"{node.keyword} requires at least two arguments, a source and a destination, got {len(node.args)}"
         )
 
 

@@ -60,7 +60,7 @@ def parse_flags(flags: Iterable[str], known: Mapping[str, FlagKind]) -> FlagValu
         if kind is None:
             raise _unknown(name, known)
         if values.has(name) and kind is not FlagKind.TEXTS:
-            raise DockerfileError(f"flag --{name} is repeated", subject=flag)
+            raise DockerfileError(f"duplicate flag specified: --{name}", subject=flag)
         values.add(name, _checked(name, kind, value if has_value else None))
     return values
 
@@ -70,7 +70,7 @@ def _checked(name: str, kind: FlagKind, value: str | None) -> str:
     if value is None and kind is FlagKind.BOOLEAN:
         return "true"
     if value is None or (kind is FlagKind.BOOLEAN and not value):
-        raise DockerfileError(f"flag --{name} has no value", subject=f"--{name}")
+        raise DockerfileError(f"missing a value on flag: --{name}", subject=f"--{name}")
     if kind is FlagKind.BOOLEAN:
         value = to_lower(value)
         if value not in ("true", "false"):

@@ -37,11 +37,11 @@ def common(node: nodes.AstNode) -> Common:
 def needs_arguments(node: nodes.AstNode) -> None:
     """Raises DockerfileError if there are none."""
     if not node.args:
-        raise DockerfileError(f"{node.keyword} has no arguments, expected at least one", subject=node.instr)
+        raise DockerfileError(f"{node.keyword} requires at least one argument", subject=node.instr)
 
 
 def one_argument(node: nodes.AstNode) -> str:
     """The only argument. Raises DockerfileError if there is none."""
     if len(node.args) != 1:
-        raise DockerfileError(f"{node.keyword} has no argument, expected one", subject=node.instr)
+        raise DockerfileError(f"{node.keyword} requires exactly one argument", subject=node.instr)
     return node.args[0]

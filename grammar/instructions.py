@@ -56,12 +56,14 @@ def _stage_name(args: tuple[str, ...]) -> str:
         name = to_lower(args[2])
         if not _STAGE_NAME.fullmatch(name):
             raise DockerfileError(
-                f"stage name {quoted(args[2])} is not valid, expected a letter, then letters, digits, - _ or .",
+                f"invalid name for build stage: {quoted(args[2])}, expected a letter, then letters, digits, - _ or .",
                 subject=args[2],
             )
         return name
     if len(args) != 1:
-        raise DockerfileError(f"FROM has {len(args)} arguments, expected an image, or an image AS a name")
+        raise DockerfileError(
+            f"FROM requires either one or three arguments, an image or an image AS a name, got {len(args)}"
+        )
     return ""
 
 
@@ -140,7 +142,7 @@ def _volume(node: nodes.AstNode) -> nodes.VolumeInstruction:
 
 def _onbuild(node: nodes.AstNode) -> nodes.OnbuildInstruction:
     if node.child is None:
-        raise DockerfileError("ONBUILD has no arguments, expected an instruction", subject=node.instr)
+        raise DockerfileError("ONBUILD requires at least one argument, an instruction", subject=node.instr)
     parse_flags(node.flags, NO_FLAGS)
     trigger = to_upper(trim(node.child.instr))
     if trigger in ("ONBUILD", "MAINTAINER", "FROM"):

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from lark import Lark
 from lark.exceptions import LarkError
 
-from grammar.characters import WHITE_SPACE, quoted, to_lower, trim
+from grammar.characters import WHITE_SPACE, quoted, shortened, to_lower, trim
 from grammar.directives import detect_syntax, read_directives
 from grammar.errors import DockerfileError
 from grammar.heredoc import find_heredocs
@@ -37,10 +37,6 @@ _STARTS = ["head", "words", "words_form", "command_form", "pairs", "names", "hea
 _HEREDOC_KEYWORDS = frozenset(("RUN", "COPY", "ADD"))
 _MAX_TRIGGER_DEPTH = 100
 _BLANK = "\t\v\f\r "
-KEYWORDS = frozenset(("RUN", "COPY", "ADD"))
-_MAX_TRIGGER_DEPTH = 100
-_BLANK = "\t\v\f\r "
-_JSON_DEPTH = 10000
 
 WHITE_SPACE_CLASS = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 
@@ -160,7 +156,9 @@ class LineParser:
         """Words, or one text, or the JSON form of either."""
         words: Words = self._read(rule, text)
         if not words.json and rule != "words" and is_json_list(text.lstrip(WHITE_SPACE)):
-            raise DockerfileError("JSON form has something else than strings in its list, expected strings only")
+            raise DockerfileError(
+                "JSON form: arrays must be comprised of strings only", hint="put every argument in double quotes"
+            )
         return Arguments(words.args, words.json)
 
     def _health(self, text: str) -> Arguments:
@@ -199,14 +197,18 @@ def _pairs(found: str | list[str], keyword: str) -> list[KeyValue]:
     if isinstance(found, str):
         key, *value = re.split(f"[{_BLANK}]+", found, maxsplit=1)
         if not value:
-            raise DockerfileError(f"{keyword} {quoted(key)} has no value, expected name=value", subject=key)
+            raise DockerfileError(
+                f"{keyword} must have two arguments, {quoted(key)} has no value",
+                hint=f"write {keyword} {shortened(key)}=value",
+                subject=key,
+            )
         return [KeyValue(key, value[0], legacy=True)]
     pairs: list[KeyValue] = []
     for word in found:
         key, equals, text = word.partition("=")
         if not equals:
             raise DockerfileError(
-                f"{keyword} word {quoted(word)} has no =, expected name=value",
+                f"{keyword}: can't find = in {quoted(word)}, expected name=value",
                 hint="a value with spaces needs quotes; a comment needs a line of its own",
                 subject=word,
             )

@@ -76,7 +76,8 @@ class LineReader:
                 body = self._lines[first : self.line - 1]
                 return heredoc._replace(content="".join(f"{text}\n" for text in body))
         raise DockerfileError(
-            f"heredoc {quoted(heredoc.name)} has no end, expected a line with only {quoted(heredoc.name)}",
+            f"unterminated heredoc, expected a line with only {quoted(heredoc.name)}",
+            subject=heredoc.name,
             range=Range(start_line, max(self.line, start_line)),
         )
 
@@ -135,7 +136,7 @@ class LineReader:
     def _check_end(self, found: bool) -> None:
         place = Range(self.line, self.line)
         if not found:
-            raise DockerfileError("file has no instructions", range=place)
+            raise DockerfileError("file with no instructions", range=place)
         if self.is_cut:
             error = DockerfileError(
                 f"line {self.line + 1} is longer than {MAX_LINE_SIZE} bytes", range=Range(self.line + 1, self.line + 1)

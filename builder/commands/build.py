@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment, build_options
 from builder.context import BuildContext
-from builder.errors import BuildError, UsageError
+from builder.errors import BuildError, SandboxError, UsageError
 from builder.frontend import load_plan
 from builder.image.platform import host_platform
+from builder.inputs import Inputs
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import Plan
 from builder.resolver import StoreResolver
 from builder.solver import Solver, VertexState
-from builder.worker import Secrets, Worker
+from builder.worker import Sandbox, Secrets, Worker
 from cache.store import Store
 
 if TYPE_CHECKING:
@@ -33,14 +36,18 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         raise UsageError("the context directory is missing", hint="to build the current directory: pybuild build .")
     options = build_options.plan_options(args, env)
     specs = output_specs(args.output, args.tag, options)
+    secrets = _secrets(args, env)
     context = BuildContext.open(args.context, args.file, cwd=env.cwd)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
         context.add_named(resolver.directories(), cwd=env.cwd)
         try:
             host = host_platform()
-            plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock)
-            worker = _worker(args, env, store, context, plan)
+            sandbox = Sandbox(frozenset(args.allow))
+            warm_up = partial(_warm_up, sandbox, context)
+            plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
+            inputs = Inputs(context, plan.vertices, store)
+            worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
             try:
                 solver = _solve(plan, worker, args.jobs)
                 exported = write_outputs(solver, specs, options, stdout=env.stdout_bytes)
@@ -53,18 +60,16 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     return 0
 
 
-def _worker(args: argparse.Namespace, env: Environment, store: Store, context: BuildContext, plan: Plan) -> Worker:
+def _warm_up(sandbox: Sandbox, context: BuildContext) -> None:
+    """Start the launcher while the Dockerfile is being lowered, when there is something for it to run."""
+    if b"RUN" in context.source.upper():
+        with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
+            assert sandbox.launcher
+
+
+def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
     sources = tuple(build_options.secret(text, env.cwd) for text in args.secret)
-    agents = dict(build_options.agent(text, env) for text in args.ssh)
-    return Worker(
-        store,
-        context,
-        reporter=make_reporter(args, env, plan),
-        secrets=Secrets(sources, agents, env.environ),
-        clock=env.clock,
-        vertices=plan.vertices,
-        allowed=frozenset(args.allow),
-    )
+    return Secrets(sources, dict(build_options.agent(text, env) for text in args.ssh), env.environ)
 
 
 def _report(args: argparse.Namespace, env: Environment, exported: list[Exported], *, quiet: bool) -> None:
@@ -87,7 +92,7 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
 
         check_privileges()
 
-        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
+        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.sandbox.close)
 
     for warning in plan.warnings:
         worker.reporter.warning(warning)

@@ -29,21 +29,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="set a variable, or pass it on from here",
     )
     add("--env-file", action="append", default=[], metavar="FILE", help="read variables from a file")
-    add("-w", "--workdir", metavar="PATH", help="the directory to start in")
-    add("-u", "--user", metavar="USER[:GROUP]", help="names or numbers")
+    add("-w", "--workdir", default="", metavar="PATH", help="the directory to start in")
+    add("-u", "--user", default="", metavar="USER[:GROUP]", help="names or numbers")
     add("--entrypoint", metavar="COMMAND", help='instead of the ENTRYPOINT of the image; "" for none')
     add("-v", "--volume", action="append", default=[], metavar="HOST:PATH[:ro]", help="mount a path of the host")
     add("--tmpfs", action="append", default=[], metavar="PATH[:OPTIONS]", help="mount an empty file system in memory")
-    add("--rm", action="store_true", help="remove the container when the program ends")
+    add("--rm", action="store_true", help="remove the container when the program ends; it is kept otherwise")
     add("--name", default="", help="name the container")
-    add("--hostname", help="the name of the machine (default: the id of the container)")
+    add("--hostname", default="", help="the name of the machine (default: the id of the container)")
     add("--network", default="default", choices=words.NETWORKS, help="none, or that of the host (the default)")
     add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
     add("--read-only", action="store_true", help="let nothing be written outside of volumes")
     add("-i", "--interactive", action="store_true", help="pass stdin on")
     add("-t", "--tty", action="store_true", help="give the program a terminal")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit; -1 for none")
-    add("--shm-size", metavar="BYTES", help="the size of /dev/shm (default: 64m)")
+    add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm (default: 64m)")
     # One positional for the image and all the rest: argparse would drop a `--` between two of them.
     add("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
@@ -101,5 +101,5 @@ def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...
         ),
         extra_hosts=tuple(words.parse_host(text) for text in args.add_host),
         rlimits=tuple(words.parse_ulimit(text) for text in args.ulimit),
-        shm_size=words.parse_bytes(args.shm_size, "shm-size") if args.shm_size is not None else None,
+        shm_size=words.parse_bytes(args.shm_size, "shm-size") if args.shm_size else 0,
     )

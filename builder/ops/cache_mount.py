@@ -3,7 +3,7 @@
     <root>/cache-mounts/<sha256 of id>/0/     the shared directory, and the first private one
     <root>/cache-mounts/<sha256 of id>/N/     further private ones, for steps that run at the same time
 
-A `locked` or `private` directory is held by a lock of the store while its step runs. The id never becomes a path.
+A step holds its directory by a lock of the store: shared by `shared` ones, alone otherwise. The id is never a path.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from builder.errors import BuildError
 from builder.plan import MountOp
 from builder.sandbox.spec import Mount
 from builder.worker import Worker
-from cache.errors import CacheError
+from cache.removal import remove_tree
 from cache.snapshots import Snapshot
 
 _PRIVATE_AT_MOST = 64
@@ -38,18 +38,19 @@ def cache_mount(mount: MountOp, source: Snapshot | None, worker: Worker, stack: 
 
 
 def _take(mount: MountOp, digest: str, worker: Worker, stack: ExitStack) -> int:
+    """Lock a directory as the sharing mode says; returns its number."""
     locks = worker.store.locks
+    name = f"cache-mount:{digest}"
     if mount.sharing == "locked":
-        stack.enter_context(locks.exclusive(f"cache-mount:{digest}:0"))
-    if mount.sharing != "private":
-        return 0
-    for number in range(_PRIVATE_AT_MOST):
-        try:
-            stack.enter_context(locks.exclusive(f"cache-mount:{digest}:{number}", blocking=False))
-        except CacheError:
-            continue
-        return number
-    raise BuildError(f'cache mount "{mount.id}" is in use by {_PRIVATE_AT_MOST} steps')
+        stack.enter_context(locks.exclusive(f"{name}:0"))
+    elif mount.sharing != "private":
+        stack.enter_context(locks.shared(f"{name}:0"))
+    else:
+        for number in range(_PRIVATE_AT_MOST):
+            if stack.enter_context(locks.try_exclusive(f"{name}:{number}")):
+                return number
+        raise BuildError(f'cache mount "{mount.id}" is in use by {_PRIVATE_AT_MOST} steps')
+    return 0
 
 
 def _create(directory: str, mount: MountOp, source: Snapshot | None, worker: Worker) -> None:
@@ -57,7 +58,6 @@ def _create(directory: str, mount: MountOp, source: Snapshot | None, worker: Wor
     from builder.ops import fileop
     from builder.plan import CopyAction, FileOp
     from builder.sandbox.fsops import SafeRoot
-    from cache.removal import remove_tree
 
     filling = directory + ".new"
     if os.path.lexists(filling):

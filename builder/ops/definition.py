@@ -96,13 +96,13 @@ def _manifest(
     if isinstance(vertex.op, HttpSourceOp):
         from builder.ops.fetch import http_key
 
-        manifest.update(http_key(vertex.op, worker.fetched(vertex.op)))
+        manifest.update(http_key(vertex.op, worker.inputs.fetched(vertex.op)))
     described: list[dict[str, Any]] = []
     for position, state in enumerate(inputs):
         if state is None:
             described.append({"empty": True})
         elif isinstance(state.vertex.op, LocalSourceOp):
-            described.append(_read_of(vertex.op, position, worker.tree(state.vertex.op.name)))
+            described.append(_read_of(vertex.op, position, worker.inputs.tree(state.vertex.op.name)))
         else:
             described.append(describe(position, state))
     return {**manifest, "inputs": described}
@@ -154,7 +154,7 @@ def _run_files(op: Op, base: Snapshot, inputs: Inputs, worker: Worker) -> Snapsh
         if isinstance(op, HttpSourceOp):
             from builder.ops.fetch import materialise
 
-            materialise(op, worker.fetched(op), worker.store, active.upper_dir)
+            materialise(op, worker.inputs.fetched(op), worker.store, active.upper_dir)
         else:
             assert isinstance(op, FileOp)
             _apply(op, snapshots.lower_dirs(base), active, inputs, worker)
@@ -183,7 +183,7 @@ def _trees(inputs: Inputs, worker: Worker, stack: ExitStack) -> dict[int, Source
         if position == 0 or state is None:
             continue
         if isinstance(state.vertex.op, LocalSourceOp):
-            trees[position] = worker.tree(state.vertex.op.name)
+            trees[position] = worker.inputs.tree(state.vertex.op.name)
         else:
             trees[position] = stack.enter_context(worker.view(_result(state)))
     return trees

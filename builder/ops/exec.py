@@ -28,7 +28,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
 
     Raises BuildError with the exit code and the last output otherwise, SandboxError when there was no process.
     """
-    if op.security == "insecure" and "security.insecure" not in worker.allowed:
+    if op.security == "insecure" and "security.insecure" not in worker.sandbox.allowed:
         raise BuildError("security.insecure is not allowed", hint="grant it with --allow security.insecure")
     snapshots = worker.store.snapshots
     active = snapshots.prepare(inputs[0])
@@ -75,7 +75,7 @@ class Output:
         reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
         reader.start()
         try:
-            return self._worker.launcher.run(spec, root, Streams(None, writing, writing))
+            return self._worker.sandbox.launcher.run(spec, root, Streams(None, writing, writing))
         finally:
             os.close(writing)
             reader.join()

@@ -24,7 +24,7 @@ from typing import Any
 
 from builder.errors import BuildError
 from cache.atomic import write_atomic
-from cache.errors import os_errors
+from cache.errors import CacheError, os_errors
 from cache.locks import Locks
 from cache.removal import remove_tree
 
@@ -177,16 +177,23 @@ class Containers:
 
     def _bury(self, container_id: str, lock_fd: int) -> None:
         """Remove a dead process's container unless it is to be kept; one without a config was never finished."""
-        try:
-            with open(os.path.join(self.directory_of(container_id), "config.json"), "rb") as file:
-                config = json.load(file)
-        except (FileNotFoundError, ValueError):
-            config = {}
+        config = _read_config(os.path.join(self.directory_of(container_id), "config.json"))
         try:
             if not config.get("kept"):
                 self.remove(container_id, str(config.get("name", "")))
-        finally:
-            self.release(container_id, lock_fd)
+        except CacheError:
+            os.close(lock_fd)  # The next one tries again; ours to make does not depend on it.
+            return
+        self.release(container_id, lock_fd)
+
+
+def _read_config(path: str) -> dict[str, Any]:
+    """What `write_config` wrote, empty when it did not come to that."""
+    try:
+        with open(path, "rb") as file:
+            return dict(json.load(file))
+    except (OSError, ValueError, TypeError):
+        return {}
 
 
 def _check_name(name: str) -> None:

@@ -17,16 +17,19 @@ _IGNORED_VOLUME_OPTIONS = {"rw", "z", "Z", "cached", "delegated", "consistent", 
 
 
 class RunOptions(NamedTuple):
-    """The options of `run` that are about the process; None where the image's own value is wanted."""
+    """The options of `run` that are about the process; what is empty is left to the image or a default.
+
+    An `entrypoint` that is empty, not None, takes the image's away.
+    """
 
     args: tuple[str, ...] = ()
     """What follows the image on the command line."""
     entrypoint: str | None = None
     env: tuple[tuple[str, str | None], ...] = ()
     """Variables in order; a None value takes the variable away."""
-    workdir: str | None = None
-    user: str | None = None
-    hostname: str | None = None
+    workdir: str = ""
+    user: str = ""
+    hostname: str = ""
     network: str = "default"
     is_read_only: bool = False
     is_interactive: bool = False
@@ -34,7 +37,7 @@ class RunOptions(NamedTuple):
     volumes: tuple[Volume, ...] = ()
     extra_hosts: tuple[str, ...] = ()
     rlimits: tuple[tuple[str, int, int], ...] = ()
-    shm_size: int | None = None
+    shm_size: int = 0
 
 
 class Volume(NamedTuple):

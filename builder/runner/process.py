@@ -29,7 +29,7 @@ def process_spec(
         argv=command(config, options),
         env=environment(config, options, name),
         cwd=working_directory(config, options),
-        user=options.user if options.user is not None else config.get("User") or "",
+        user=options.user or config.get("User") or "",
         hostname=name,
         network="none" if options.network == "none" else "host",
         mounts=tuple(mounts),
@@ -80,7 +80,7 @@ def _split(text: str) -> tuple[str, str]:
 
 def working_directory(config: Mapping[str, Any], options: RunOptions) -> str:
     """The absolute path to start in; UsageError for a relative one on the command line."""
-    if options.workdir is not None and not options.workdir.startswith("/"):
+    if options.workdir and not options.workdir.startswith("/"):
         raise UsageError(f'working directory "{options.workdir}" is not an absolute path')
     path = options.workdir or config.get("WorkingDir") or "/"
     return posixpath.normpath("/" + path.lstrip("/"))

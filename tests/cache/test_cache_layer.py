@@ -28,7 +28,7 @@ from cache.unpack import unpack_layer
 
 
 class Spec(NamedTuple):
-    """An entry to make: kind f (text is its content), d, l (its target), p; link names an earlier file to be linked to."""
+    """An entry to make: kind f (text: its content), d, l (its target), p, or h (a file that it is a link to)."""
 
     kind: str
     text: bytes
@@ -156,9 +156,9 @@ def fixed(tmp_path: Path) -> str:
 def test_a_fixed_tree_has_a_pinned_layer(fixed):
     """These values name layers in stores and registries: when they move, every cache in the world misses."""
     assert write_tar(tree_changes(fixed), fixed) == TarSummary(
-        "sha256:0",
-        "0",
-        0,
+        "sha256:1fbe342d07e8e4668b541da2cbc3dce7d3d976da7f80253ffcc9cfb5443e25ac",
+        "a29b301069eab56031f5cd38e17372b5",
+        15872,
         12,
     )
 
