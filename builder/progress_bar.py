@@ -58,10 +58,7 @@ class BarReporter:
             text = ""
             if place < len(shown):
                 index, (name, begun) = shown[place]
-                tail = self._tails.get(index, "")
-                text = f" => {name}{'  | ' + tail if tail else ''}"
-                seconds = f" {now - begun:.1f}s"
-                text = text[: width - len(seconds)].ljust(width - len(seconds)) + seconds
+                text = _row(name, self._tails.get(index, ""), f" {now - begun:.1f}s", width)
             row.set_description_str(text, refresh=True)
         self._bar.refresh()
 
@@ -91,7 +88,8 @@ class BarReporter:
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         with self._lock:
             name = self._running.pop(index)[0]
-            self._say(f" => CACHED {name}" if cached else f" => {name} {seconds:.1f}s")
+            text, width = f"CACHED {name}" if cached else name, _columns(self._stream) - 1
+            self._say(_row(text, "", "" if cached else f" {seconds:.1f}s", width).rstrip())
             self._bar.update()
             self._draw()
 
@@ -117,6 +115,19 @@ class BarReporter:
             for row in reversed(self._rows):
                 row.close()
             self._bar.close()
+
+
+def _row(name: str, tail: str, seconds: str, width: int) -> str:
+    """One line of the terminal: the vertex, the last line that it printed, and the time at the right edge."""
+    room = width - len(seconds)
+    shown = f" => {name}"
+    if tail:
+        shown = f"{_cut(shown, room * 3 // 5)} | {tail}"
+    return _cut(shown, room).ljust(room) + seconds
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def _columns(stream: TextIO) -> int:

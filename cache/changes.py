@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cache import merged
-from cache.dirfds import OPEN_DIRECTORY, read_limited
+from cache.dirfds import DirectoryCache, read_limited
 from cache.errors import LayerError, os_errors
 from cache.merged import Found, Stack
 
@@ -50,13 +50,13 @@ def changes(upper_dir: str, lower_dirs: Stack) -> Iterator[Change]:
 def compare(upper_dir: str, lower_dirs: Stack) -> tuple[list[Change], list[Repair]]:
     """The changes in the order of a layer, and the repairs that make `upper_dir` hold exactly them. LayerError for what
     no layer can hold."""
-    walk = _Comparison()
     with os_errors(upper_dir):
-        root_fd = os.open(upper_dir, OPEN_DIRECTORY)
+        directories = DirectoryCache(upper_dir)
         try:
-            walk.directory(root_fd, "", lower_dirs)
+            walk = _Comparison(directories)
+            walk.run(lower_dirs)
         finally:
-            os.close(root_fd)
+            directories.close()
     walk.changes.sort(key=_entry_bytes)
     return walk.changes, walk.repairs
 
@@ -65,11 +65,13 @@ def tree_changes(tree_dir: str) -> list[Change]:
     """Every entry of a normalized layer directory as a change, in the order of a layer."""
     found: list[Change] = []
     with os_errors(tree_dir):
-        root_fd = os.open(tree_dir, OPEN_DIRECTORY)
+        directories = DirectoryCache(tree_dir)
         try:
-            _list_tree(root_fd, "", found)
+            pending = [""]
+            while pending:
+                _list_directory(directories, pending.pop(), pending, found)
         finally:
-            os.close(root_fd)
+            directories.close()
     found.sort(key=_entry_bytes)
     return found
 
@@ -91,37 +93,56 @@ def _path_bytes(change: Change) -> bytes:
 
 
 class _Comparison:
-    """The state of one walk: what was found so far."""
+    """The state of one walk: what was found so far. It keeps lists instead of recursing, so that any depth will do."""
 
-    def __init__(self) -> None:
+    def __init__(self, directories: DirectoryCache) -> None:
         self.changes: list[Change] = []
         self.repairs: list[Repair] = []
+        self._open = directories
+        self._pending: list[tuple[str, Stack, bool]] = []
+        self._seen: list[tuple[str, os.stat_result, Found | None]] = []
+        self._touched: set[str] = set()
+        """Directories with a change in them."""
 
-    def directory(self, fd: int, path: str, stack: Stack, *, is_hidden: bool = False) -> None:
-        """Compare the members of one upper directory, open as `fd`, with the merged lower directory `stack`.
+    def run(self, lower_dirs: Stack) -> None:
+        """Walk everything from the top down, then decide about the directories from the bottom up."""
+        self._pending.append(("", lower_dirs, False))
+        while self._pending:
+            self._directory(*self._pending.pop())
+        for path, status, lower in reversed(self._seen):
+            if lower is None or path in self._touched or not _is_same_stat(status, lower.stat):
+                self._changed(path, status, lower)
+            else:
+                self.repairs.append(Repair("remove", path))
+
+    def _directory(self, path: str, stack: Stack, is_hidden: bool) -> None:
+        """Compare the members of one upper directory with the merged lower directory `stack`.
 
         `is_hidden` says that a directory above is opaque: then this one shows nothing of what is below, either.
         """
-        is_opaque = bool(path) and merged.is_opaque(fd)
-        is_hidden = is_hidden or is_opaque
+        fd = self._open.open(path[1:])
+        if path and merged.is_opaque(fd):
+            self.repairs.append(Repair("opaque", path))
+            is_hidden = True
         with os.scandir(fd) as entries:
             members = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
         for name, status in members.items():
             lower = merged.lookup(stack, name) if stack else None
-            self._member(fd, f"{path}/{name}", status, lower, is_hidden=is_hidden)
-        if is_opaque:
-            self.repairs.append(Repair("opaque", path))
+            below = f"{path}/{name}"
+            if stat.S_ISDIR(status.st_mode):
+                self._seen.append((below, status, lower))
+                self._pending.append((below, lower.stack if lower is not None else (), is_hidden))
+            else:
+                self._member(fd, below, status, lower)
         if is_hidden:
             for name in merged.names(stack) - members.keys():
-                self.changes.append(Change(DELETE, f"{path}/{name}", None))
+                self._deleted(f"{path}/{name}")
                 self.repairs.append(Repair("whiteout", f"{path}/{name}"))
 
-    def _member(self, fd: int, path: str, status: os.stat_result, lower: Found | None, *, is_hidden: bool) -> None:
-        if stat.S_ISDIR(status.st_mode):
-            self._subdirectory(fd, path, status, lower, is_hidden=is_hidden)
-        elif merged.is_whiteout(status):
+    def _member(self, fd: int, path: str, status: os.stat_result, lower: Found | None) -> None:
+        if merged.is_whiteout(status):
             if lower is not None:
-                self.changes.append(Change(DELETE, path, None))
+                self._deleted(path)
             else:
                 self.repairs.append(Repair("remove", path))
         elif stat.S_ISSOCK(status.st_mode) or (lower is not None and _is_same(fd, path, status, lower)):
@@ -129,27 +150,19 @@ class _Comparison:
         else:
             self._changed(path, status, lower)
 
-    def _subdirectory(
-        self, fd: int, path: str, status: os.stat_result, lower: Found | None, *, is_hidden: bool
-    ) -> None:
-        before = len(self.changes)
-        below_fd = os.open(os.path.basename(path), OPEN_DIRECTORY, dir_fd=fd)
-        try:
-            self.directory(below_fd, path, lower.stack if lower is not None else (), is_hidden=is_hidden)
-        finally:
-            os.close(below_fd)
-        if lower is None or len(self.changes) > before or not _is_same_stat(status, lower.stat):
-            self._changed(path, status, lower)
-        else:
-            self.repairs.append(Repair("remove", path))
-
     def _changed(self, path: str, status: os.stat_result, lower: Found | None) -> None:
-        if os.path.basename(path).startswith(WHITEOUT_PREFIX):
+        parent, _, name = path.rpartition("/")
+        if name.startswith(WHITEOUT_PREFIX):
             hint = "in an image layer such a name means that a file was deleted; remove it in the step that makes it"
             raise LayerError(
                 f"{path}: a name that starts with {WHITEOUT_PREFIX!r} cannot be kept in a layer", hint=hint
             )
+        self._touched.add(parent)
         self.changes.append(Change(ADD if lower is None else MODIFY, path, status))
+
+    def _deleted(self, path: str) -> None:
+        self._touched.add(path.rpartition("/")[0])
+        self.changes.append(Change(DELETE, path, None))
 
 
 def _is_same_stat(upper: os.stat_result, lower: os.stat_result) -> bool:
@@ -203,18 +216,12 @@ def capability(fd: int) -> bytes | None:
     return os.getxattr(fd, "security.capability") if "security.capability" in os.listxattr(fd) else None
 
 
-def _list_tree(fd: int, path: str, found: list[Change]) -> None:
-    with os.scandir(fd) as entries:
-        members = [(entry.name, entry.stat(follow_symlinks=False)) for entry in entries]
-    for name, status in members:
-        below = f"{path}/{name}"
-        if merged.is_whiteout(status):
-            found.append(Change(DELETE, below, None))
-            continue
-        found.append(Change(ADD, below, status))
-        if stat.S_ISDIR(status.st_mode):
-            below_fd = os.open(name, OPEN_DIRECTORY, dir_fd=fd)
-            try:
-                _list_tree(below_fd, below, found)
-            finally:
-                os.close(below_fd)
+def _list_directory(directories: DirectoryCache, path: str, pending: list[str], found: list[Change]) -> None:
+    with os.scandir(directories.open(path[1:])) as entries:
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            below = f"{path}/{entry.name}"
+            is_deletion = merged.is_whiteout(status)
+            found.append(Change(DELETE, below, None) if is_deletion else Change(ADD, below, status))
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(below)

@@ -58,6 +58,8 @@ def scan(root_dir: str, keep: Keep | None = None) -> dict[str, FileEntry]:
         _scan(os.path.realpath(root_dir), "", keep, found)
     except OSError as error:
         raise from_os_error(error, _subject(error, root_dir)) from error
+    except RecursionError as error:
+        raise CacheError(f"{root_dir}: its directories are nested too deep") from error
     return found
 
 

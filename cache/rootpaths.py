@@ -143,8 +143,8 @@ class RootPaths:
         if found is not None and not stat.S_ISDIR(found.stat.st_mode):
             raise LayerError(f"path {real!r} is not a directory")
         os.mkdir(name, 0o755, dir_fd=fd)
+        self.is_portable = False
         if found is not None:
-            self.is_portable = False
             os.chown(name, found.stat.st_uid, found.stat.st_gid, dir_fd=fd, follow_symlinks=False)
         os.chmod(name, stat.S_IMODE(found.stat.st_mode) if found is not None else _DIRECTORY_MODE, dir_fd=fd)
         self.note_time(real, found.stat.st_mtime_ns if found is not None else 0)

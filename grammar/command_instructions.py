@@ -6,7 +6,7 @@ import re
 
 from grammar import nodes
 from grammar.characters import quoted, to_upper
-from grammar.errors import DockerfileError
+from grammar.errors import DockerfileError, nearest
 from grammar.flags import FlagKind, FlagValues, parse_flags
 from grammar.instruction_common import NO_FLAGS, common, needs_arguments
 from grammar.mount_flag import parse_device, parse_mount
@@ -49,8 +49,11 @@ def _choice(flags: FlagValues, name: str, known: tuple[str, ...]) -> str:
     """The value of a flag that has few; the first is the default."""
     value = flags.text(name, known[0])
     if value not in known:
+        near = nearest(value, list(known))
         raise DockerfileError(
-            f"flag --{name} is {quoted(value)}, expected one of {', '.join(known)}", subject=f"--{name}"
+            f"flag --{name} is {quoted(value)}, expected one of {', '.join(known)}",
+            hint=f"did you mean {near}?" if near else None,
+            subject=f"--{name}",
         )
     return value
 
@@ -95,7 +98,7 @@ def build_healthcheck(node: nodes.AstNode) -> nodes.HealthcheckInstruction:
             f"HEALTHCHECK type {quoted(node.args[0])} is not known, expected CMD or NONE", subject=node.args[0]
         )
     if not command:
-        raise DockerfileError("HEALTHCHECK CMD requires a command", subject=node.args[0])
+        raise DockerfileError("missing command after HEALTHCHECK CMD", subject=node.args[0])
     return nodes.HealthcheckInstruction(
         **common(node),
         test=("CMD" if node.json else "CMD-SHELL", *command),

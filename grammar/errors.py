@@ -6,7 +6,14 @@ who prints it.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
+from grammar.characters import WHITE_SPACE, trim
 from grammar.position import Range
+
+MAX_ERRORS = 10
+"""A file with more than these is not read on: whatever it is, it is no Dockerfile."""
 
 EXCERPT_LINES = 6
 """An excerpt longer than this is cut in the middle."""
@@ -28,6 +35,8 @@ class DockerfileError(Exception):
         """Text of the whole file, for the excerpt; empty if the error did not come from a file."""
         self.reported_line: int | None = None
         """The line other tools report, where that is not the true one (a bad parser directive, a line too long)."""
+        self.others: tuple[DockerfileError, ...] = ()
+        """What is wrong besides, in other instructions of the same file."""
 
     def __str__(self) -> str:
         return self.message
@@ -50,7 +59,12 @@ class DockerfileError(Exception):
         return self
 
     def render(self) -> str:
-        """Several lines for a person: place and message, the source lines with a caret, and the hint."""
+        """Several lines for a person: place and message, the source lines with a caret, and the hint; then the same
+        for each of the others, in the order of the file."""
+        together = sorted((self, *self.others), key=lambda error: error.range or Range(0, 0))
+        return "\n".join(error._render_alone() for error in together)
+
+    def _render_alone(self) -> str:
         report = [f"{self._place()}{_printable(self.message)}"]
         if self.range is not None and self.source:
             report += excerpt(self.source, self.range, self.caret or self.range)
@@ -60,15 +74,20 @@ class DockerfileError(Exception):
 
     @property
     def caret(self) -> Range | None:
-        """Where exactly the fault is: one line with columns if they are known, else the whole range."""
-        if self.range is None or not self.subject or not self.source:
+        """Where exactly the fault is: the columns of the user's text, else of the first line of the range; without the
+        source, the range."""
+        if self.range is None or not self.source:
             return self.range
-        lines = self.source.split("\n")[max(self.range.start_line, 1) - 1 : self.range.end_line]
-        for number, line in enumerate(lines, start=max(self.range.start_line, 1)):
-            column = line.find(self.subject) + 1
+        first = max(self.range.start_line, 1)
+        lines = self.source.split("\n")[first - 1 : max(self.range.end_line, first)]
+        for number, line in enumerate(lines if self.subject else (), start=first):
+            column = _column(line, self.subject)
             if column:
                 return Range(number, number, column, column + len(self.subject) - 1)
-        return self.range
+        if self.range.end_column or not lines or not trim(lines[0]):
+            return self.range
+        line = lines[0].rstrip(WHITE_SPACE)
+        return Range(first, first, len(line) - len(line.lstrip(WHITE_SPACE)) + 1, len(line))
 
     def _place(self) -> str:
         caret = self.caret
@@ -76,6 +95,14 @@ class DockerfileError(Exception):
             return f"{self.filename}: "
         column = f":{caret.start_column}" if caret.start_column else ""
         return f"{self.filename}:{max(caret.start_line, 1)}{column}: "
+
+
+def _column(line: str, subject: str) -> int:
+    """Where `subject` stands in `line`, as a word of its own if there is one; 0 if it does not, or in a comment."""
+    if subject not in line or line.lstrip(WHITE_SPACE).startswith("#"):
+        return 0
+    whole = re.search(rf"(?<!\w){re.escape(subject)}(?!\w)", line)
+    return (whole.start() if whole else line.find(subject)) + 1
 
 
 def excerpt(source: str, place: Range, caret: Range) -> list[str]:
@@ -120,6 +147,12 @@ def _escape(char: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode("ascii")
+
+
+def first_of(errors: Sequence[DockerfileError]) -> DockerfileError:
+    """The first error, with the rest as its `others`."""
+    errors[0].others = tuple(errors[1:])
+    return errors[0]
 
 
 def nearest(word: str, candidates: list[str]) -> str | None:

@@ -17,10 +17,10 @@ from lark.exceptions import LarkError
 
 from grammar.characters import WHITE_SPACE, quoted, shortened, to_lower, trim
 from grammar.directives import detect_syntax, read_directives
-from grammar.errors import DockerfileError
+from grammar.errors import MAX_ERRORS, DockerfileError, first_of
 from grammar.heredoc import find_heredocs
 from grammar.json_form import is_json_list
-from grammar.nodes import Ast, AstNode, KeyValue, ParserWarning
+from grammar.nodes import Ast, AstNode, Heredoc, KeyValue, ParserWarning
 from grammar.position import Range
 from grammar.source import LineReader, LogicalLine
 from grammar.transformer import Head, LineTransformer, Words
@@ -56,30 +56,51 @@ _NO_ARGUMENTS = Arguments(())
 
 def parse_ast(source: bytes, *, filename: str = "Dockerfile", escape: str = "\\") -> Ast:
     """All instructions of `source`. Raises DockerfileError, located, for anything that is not a Dockerfile."""
+    ast, errors = read_ast(source, filename=filename, escape=escape)
+    if errors:
+        raise first_of(errors)
+    return ast
+
+
+def read_ast(source: bytes, *, filename: str = "Dockerfile", escape: str = "\\") -> tuple[Ast, list[DockerfileError]]:
+    """The instructions of `source` that can be read, and what is wrong with the others, located, in order. Where the
+    lines after a fault cannot be told from it, the reading ends there."""
     reader = LineReader(source, escape)
     nodes: list[AstNode] = []
     warnings: list[ParserWarning] = []
+    errors: list[DockerfileError] = []
     try:
         for line in reader.logical_lines():
             if line.has_blank_continuation:
                 warnings.append(ParserWarning(f"Empty continuation line found in: {line.text}", line.end_line))
-            nodes.append(_parse_instruction(reader, line))
+            try:
+                node, announced = _parse_instruction(reader, line)
+            except DockerfileError as error:
+                errors.append(error.located(Range(line.start_line, line.end_line, line.start_column)))
+                if len(errors) == MAX_ERRORS:
+                    break
+            else:
+                nodes.append(_with_bodies(node, announced, reader))
     except DockerfileError as error:
-        raise error.located(Range(0, 0), filename=filename, source=reader.text) from None
-    return Ast(reader.escape, read_directives(source)[0], detect_syntax(source), tuple(nodes), tuple(warnings))
+        errors.append(error.located(Range(0, 0)))
+    for found in errors:
+        found.located(Range(0, 0), filename=filename, source=reader.text)
+    ast = Ast(reader.escape, read_directives(source)[0], detect_syntax(source), tuple(nodes), tuple(warnings))
+    return ast, errors
 
 
-def _parse_instruction(reader: LineReader, line: LogicalLine) -> AstNode:
+def _parse_instruction(reader: LineReader, line: LogicalLine) -> tuple[AstNode, list[Heredoc]]:
+    """The instruction and the heredocs whose bodies follow."""
     place = Range(line.start_line, line.end_line, line.start_column)
-    try:
-        node = _line_parser(reader.escape).parse(line.text, place, line.comments)
-        announced = find_heredocs(line.text) if _takes_heredocs(node) else []
-    except DockerfileError as error:
-        raise error.located(place) from None
+    node = _line_parser(reader.escape).parse(line.text, place, line.comments)
+    return node, find_heredocs(line.text) if _takes_heredocs(node) else []
+
+
+def _with_bodies(node: AstNode, announced: list[Heredoc], reader: LineReader) -> AstNode:
     if not announced:
         return node
-    bodies = tuple(reader.heredoc_body(heredoc, line.start_line) for heredoc in announced)
-    return replace(node, heredocs=bodies, range=place._replace(end_line=reader.line))
+    bodies = tuple(reader.heredoc_body(heredoc, node.range.start_line) for heredoc in announced)
+    return replace(node, heredocs=bodies, range=node.range._replace(end_line=reader.line))
 
 
 def _takes_heredocs(node: AstNode) -> bool:

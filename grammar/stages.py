@@ -7,26 +7,43 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from grammar.errors import DockerfileError
+from grammar.errors import MAX_ERRORS, DockerfileError, first_of
 from grammar.instructions import build, build_stage
-from grammar.nodes import ArgInstruction, Ast, AstNode, Dockerfile, Instruction, Stage
-from grammar.parser import parse_ast
+from grammar.nodes import ArgInstruction, AstNode, Dockerfile, Instruction, Stage
+from grammar.parser import parse_ast, read_ast
 
 
 def parse(source: bytes, *, filename: str = "Dockerfile") -> Dockerfile:
-    """The typed form of `source`. Raises DockerfileError, located, for whatever BuildKit refuses too."""
-    ast = parse_ast(source, filename=filename)
-    meta_args, stages = _grouped(ast, source, filename)
+    """The typed form of `source`. Raises DockerfileError, located, for whatever BuildKit refuses too; what is wrong
+    in other instructions is in its `others`."""
+    ast, errors = read_ast(source, filename=filename)
+    reader = _StageReader(source, filename)
+    for node in ast.nodes:
+        if len(errors) + len(reader.errors) >= MAX_ERRORS:
+            break
+        reader.take(node)
+    errors += reader.errors
+    if errors:
+        raise first_of(errors)
     return Dockerfile(
         escape=ast.escape,
         directives=ast.directives,
         syntax=ast.syntax,
-        meta_args=meta_args,
-        stages=stages,
+        meta_args=tuple(reader.meta_args),
+        stages=reader.stages(),
         warnings=ast.warnings,
         source=source,
         filename=filename,
     )
+
+
+def parse_all_errors(source: bytes, *, filename: str = "Dockerfile") -> list[DockerfileError]:
+    """Everything that `parse` refuses in `source`, located; first the error that it raises. At most MAX_ERRORS."""
+    try:
+        parse(source, filename=filename)
+    except DockerfileError as error:
+        return [error, *error.others]
+    return []
 
 
 def parse_trigger(text: str, escape: str = "\\") -> Instruction:
@@ -45,30 +62,47 @@ def parse_trigger(text: str, escape: str = "\\") -> Instruction:
         raise _located(error, node, source, name) from None
 
 
-def _grouped(ast: Ast, source: bytes, filename: str) -> tuple[tuple[ArgInstruction, ...], tuple[Stage, ...]]:
-    """ARGs before the first FROM, and the stages."""
-    meta_args: list[ArgInstruction] = []
-    stages: list[Stage] = []
-    commands: list[list[Instruction]] = []
-    for node in ast.nodes:
+class _StageReader:
+    """Groups instructions into stages, and keeps what is wrong with them."""
+
+    def __init__(self, source: bytes, filename: str) -> None:
+        self.meta_args: list[ArgInstruction] = []
+        self.errors: list[DockerfileError] = []
+        self._source = source
+        self._filename = filename
+        self._stages: list[Stage] = []
+        self._commands: list[list[Instruction]] = []
+        self._has_stage = False
+        """Whether a FROM was seen, be it a wrong one: what follows it is not blamed for that."""
+
+    def stages(self) -> tuple[Stage, ...]:
+        filled = zip(self._stages, self._commands, strict=True)
+        return tuple(replace(stage, commands=tuple(own)) for stage, own in filled)
+
+    def take(self, node: AstNode) -> None:
         try:
-            if node.keyword == "FROM":
-                stages.append(build_stage(node))
-                commands.append([])
-                continue
-            instruction = build(node)
-            if stages:
-                commands[-1].append(instruction)
-            elif isinstance(instruction, ArgInstruction):
-                meta_args.append(instruction)
-            else:
-                raise DockerfileError(
-                    f"{node.keyword} is before the first FROM, expected only ARG there", subject=node.instr
-                )
+            self._take(node)
         except DockerfileError as error:
-            raise _located(error, node, source, filename) from None
-    filled = zip(stages, commands, strict=True)
-    return tuple(meta_args), tuple(replace(stage, commands=tuple(own)) for stage, own in filled)
+            self.errors.append(_located(error, node, self._source, self._filename))
+
+    def _take(self, node: AstNode) -> None:
+        if node.keyword == "FROM":
+            self._has_stage = True
+            self._stages.append(build_stage(node))
+            self._commands.append([])
+            return
+        instruction = build(node)
+        if self._stages:
+            self._commands[-1].append(instruction)
+        elif isinstance(instruction, ArgInstruction):
+            self.meta_args.append(instruction)
+        elif not self._has_stage:
+            self._has_stage = True
+            raise DockerfileError(
+                f"no build stage in current context: {node.keyword} is before the first FROM",
+                hint="only ARG can be there",
+                subject=node.instr,
+            )
 
 
 def _located(error: DockerfileError, node: AstNode, source: bytes, filename: str) -> DockerfileError:

@@ -49,6 +49,7 @@ class Launcher:
         self._lock = threading.Lock()
         self._control: socket.socket | None = None
         self._pid = 0
+        self._is_closed = False
         self._numbers = itertools.count(1)
 
     def __enter__(self) -> Launcher:
@@ -62,6 +63,8 @@ class Launcher:
     def start(self) -> None:
         """Start the launcher process if it does not run yet. Idempotent; raises SandboxError."""
         with self._lock:
+            if self._is_closed:
+                raise SandboxError("the sandbox launcher was closed")
             if self._control is not None:
                 return
             check_privileges()
@@ -110,8 +113,9 @@ class Launcher:
                 self._control.sendall(HEADER.pack(KILL, step, 0, number))
 
     def close(self) -> None:
-        """End every step and the launcher. Idempotent."""
+        """End every step and the launcher, for good. Idempotent."""
         with self._lock:
+            self._is_closed = True
             if self._control is None:
                 return
             self._control.close()
@@ -141,6 +145,8 @@ class Launcher:
                 stubs += [Stub(*fields) for fields in message["ready"]]
                 if on_start is not None:
                     on_start(StartedStep(step, fds[0] if fds else None))
+                elif fds:
+                    os.close(fds[0])
             elif "failure" in message:
                 failure = decode_failure(message["failure"])
             elif failure is None:

@@ -379,3 +379,25 @@ def test_an_upper_directory_keeps_the_mode_of_the_root_below(store, build):
     os.chmod(store.snapshots.lower_dirs(base)[0], 0o751)
     active = store.snapshots.prepare(base)
     assert stat.S_IMODE(os.stat(active.upper_dir).st_mode) == 0o751
+
+
+def test_directories_may_be_nested_deeply(store, build):
+    def step(root: Path) -> None:
+        fd = os.open(root, os.O_RDONLY)
+        for _ in range(700):
+            os.mkdir("d", dir_fd=fd)
+            below = os.open("d", os.O_RDONLY, dir_fd=fd)
+            os.close(fd)
+            fd = below
+        os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+        os.close(fd)
+
+    snapshot = build(step)
+    assert names(store, snapshot)[-1] == "d/" * 700 + "f"
+    content = b"".join(store.layers.tar_stream(snapshot.layers[0]))
+    digest, size = store.blobs.put([content])
+    base = build(lambda root: write(root / "base"))
+    again = store.snapshots.add_layer_blob(base, digest, Descriptor(MEDIA_LAYER_TAR, digest, size))
+    assert store.snapshots.lower_dirs(again)
+    second = build(lambda root: shutil.rmtree(root / "d/d/d/d"), snapshot)
+    assert names(store, second) == ["d", "d/d", "d/d/d", "d/d/d/.wh.d"]

@@ -36,6 +36,7 @@ def test_a_long_range_is_cut_in_the_middle() -> None:
     error.source = "\n".join(f"line {number}" for number in range(1, 101))
     assert error.render().splitlines()[1:] == [
         "   1 | line 1",
+        "     | ^^^^^^",
         "   2 | line 2",
         "   3 | line 3",
         "   4 | line 4",
