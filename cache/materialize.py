@@ -59,7 +59,8 @@ class Materializer:
             if layer.diff_id != EMPTY_LAYER and self._trees.has_tree(layer.layer_id):
                 with os_errors(upper_dir):
                     status = os.stat(self._trees.diff_dir(layer.layer_id))
-                    os.chown(upper_dir, status.st_uid, status.st_gid)
+                    if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
+                        os.chown(upper_dir, status.st_uid, status.st_gid)
                     os.chmod(upper_dir, status.st_mode & 0o7777)
                 return
 

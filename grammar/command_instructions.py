@@ -94,8 +94,11 @@ def build_healthcheck(node: nodes.AstNode) -> nodes.HealthcheckInstruction:
         )
     flags = parse_flags(node.flags, _HEALTH_FLAGS)
     if kind != "CMD":
+        near = nearest(kind, ["CMD", "NONE"])
         raise DockerfileError(
-            f"HEALTHCHECK type {quoted(node.args[0])} is not known, expected CMD or NONE", subject=node.args[0]
+            f"HEALTHCHECK type {quoted(node.args[0])} is not known, expected CMD or NONE",
+            hint=f"did you mean {near}?" if near else None,
+            subject=node.args[0],
         )
     if not command:
         raise DockerfileError("missing command after HEALTHCHECK CMD", subject=node.args[0])

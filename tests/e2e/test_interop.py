@@ -14,8 +14,8 @@ from builder.image.importer import import_layout, load_image
 from builder.plan import SCRATCH, HistoryEntry, PlannedImage
 from cache.store import Store
 from tests.builder.image_factory import commit_files
+from tests.conftest import PROJECT, Pybuild
 from tests.e2e.peers import Docker, Podman, docker, podman, require, run
-from tests.shared import shared_dir
 
 __all__ = ["docker", "podman"]
 
@@ -30,12 +30,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 @pytest.fixture
-def image(store: Store) -> ImageInput:
+def image(store: Store, base_layout: Path) -> ImageInput:
     """busybox, and two layers on it."""
-    shared = shared_dir()
-    if shared is None:
-        pytest.skip("the shared busybox layout is not here")
-    base = import_layout(store, str(shared / "conformance" / "images" / "busybox"), "latest")
+    base = import_layout(store, str(base_layout), "latest")
     snapshot = store.snapshots.get(base.chain_id)
     assert snapshot is not None
     layers = len(snapshot.layers)
@@ -98,6 +95,31 @@ def test_skopeo_reads_and_copies_it(store: Store, image: ImageInput, tmp_path: P
     run("skopeo", "copy", "-q", source, f"oci:{tmp_path / 'copy'}:1")
     copied = json.loads(run("skopeo", "inspect", "--config", f"oci:{tmp_path / 'copy'}:1"))
     assert copied["rootfs"]["diff_ids"] == [layer.diff_id for layer in image.snapshot.layers]
+
+
+def test_the_demo_runs_elsewhere(base_layout: Path, tmp_path: Path, docker: Docker, podman: Podman) -> None:
+    pybuild = Pybuild(tmp_path / "store", PROJECT)
+    words = [
+        "--build-context",
+        f"pybuild/base=oci-layout://{base_layout}",
+        "-t",
+        "pybuild-demo:1",
+        "--progress",
+        "quiet",
+    ]
+    outputs = ["-o", f"type=docker,dest={tmp_path}/docker.tar", "-o", f"type=oci,dest={tmp_path}/oci.tar"]
+    image_id = pybuild.ok("build", *words, *outputs, "testdata/demo").stdout.strip()
+    try:
+        docker("load", stdin=tmp_path / "docker.tar")
+        assert docker("image", "inspect", "--format", "{{.Id}}", "pybuild-demo:1").strip() == image_id
+        assert "hello from app" in docker.run_image("pybuild-demo:1")
+    finally:
+        docker("image", "rm", "-f", "pybuild-demo:1")
+    loaded = podman("load", stdin=tmp_path / "oci.tar").strip().partition(": ")[2]
+    assert "hello from app" in podman.run_image(loaded)
+    other = Pybuild(tmp_path / "other", tmp_path)
+    other.ok("load", "-i", "docker.tar")
+    assert "hello from app" in other.ok("run", "--rm", "pybuild-demo:1").stdout
 
 
 def test_umoci_unpacks_it(store: Store, image: ImageInput, tmp_path: Path) -> None:

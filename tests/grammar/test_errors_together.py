@@ -73,15 +73,10 @@ def test_a_file_with_no_instructions(text: str) -> None:
         ("RUN --network=hots x", "host"),
         ("HEALTHCHECK CDM x", "CMD"),
         ("HEALTHCHECK nane", "NONE"),
-        ("RUN --mount=type=cahce,target=/x true", None),
     ],
 )
-def test_a_near_word_is_suggested(instruction: str, hint: str | None) -> None:
-    errors = parse_all_errors(f"FROM a\n{instruction}\n".encode())
-    if hint is None:
-        assert errors == []  # a mount is only read when its variables are known
-    else:
-        assert errors[0].hint == f"did you mean {hint}?"
+def test_a_near_word_is_suggested(instruction: str, hint: str) -> None:
+    assert only_error(f"FROM a\n{instruction}\n").hint == f"did you mean {hint}?"
 
 
 def test_errors_of_several_instructions_are_reported_in_order_after_one_render() -> None:
