@@ -10,13 +10,16 @@ Runs under `python -I -S`.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import time
 from typing import NamedTuple
 
 from builder.sandbox import device_rules
 
 GUARDED, OPEN = "guarded", "open"
 _PREFIX = "pybuild-"
+_CLOSING_TRIES, _CLOSING_PAUSE = 50, 0.002
 
 
 class Hierarchy(NamedTuple):
@@ -61,6 +64,7 @@ class StepGroups:
         self._hierarchies = sorted(useful, key=lambda hierarchy: not hierarchy.is_v2)
         self._parents: dict[str, tuple[str, ...]] = {}
         self._guards: dict[str, bool] = {}
+        self._leaving: list[str] = []
         for hierarchy in self._hierarchies:
             _sweep(hierarchy.own_dir)
 
@@ -78,13 +82,19 @@ class StepGroups:
         return self._guards.get(kind, False)
 
     def remove(self, groups: tuple[str, ...]) -> None:
-        """Remove a step's groups; nothing runs in them any more."""
-        for group in groups:
-            with contextlib.suppress(OSError):
-                os.rmdir(group)
+        """Remove a step's groups; nothing runs in them any more.
+
+        A process leaves its group a moment after it was waited for, so what is still busy is tried again later.
+        """
+        self._leaving = [group for group in (*self._leaving, *groups) if not _remove_group(group)]
 
     def close(self) -> None:
-        """Remove the parents."""
+        """Remove what is left, and the parents."""
+        for _ in range(_CLOSING_TRIES):
+            self.remove(())
+            if not self._leaving:
+                break
+            time.sleep(_CLOSING_PAUSE)
         for parents in self._parents.values():
             self.remove(parents)
 
@@ -115,6 +125,15 @@ def _controllers(super_options: str, own_paths: dict[tuple[str, ...], str]) -> t
     """Which of the hierarchies of /proc/self/cgroup a v1 mount is."""
     options = set(super_options.split(","))
     return next((names for names in own_paths if names and options.issuperset(names)), ("",))
+
+
+def _remove_group(group: str) -> bool:
+    """Whether the group is gone; only a busy one is not."""
+    try:
+        os.rmdir(group)
+    except OSError as error:
+        return error.errno != errno.EBUSY
+    return True
 
 
 def _sweep(own_dir: str) -> None:

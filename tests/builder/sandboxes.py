@@ -65,7 +65,7 @@ def busybox_program(directory: Path) -> str:
 def make_root(directory: Path) -> str:
     """A lower directory with busybox, passwd and group."""
     root = directory / "busybox-root"
-    for name in ("bin", "etc", "root", "tmp", "home/app"):
+    for name in ("bin", "dev", "etc", "home/app", "proc", "root", "sys", "tmp"):
         (root / name).mkdir(parents=True)
     (root / "tmp").chmod(0o1777)
     shutil.copy(busybox_program(directory), root / "bin" / "busybox")
