@@ -16,6 +16,7 @@ from cache.errors import LayerError
 _CHUNK = 1 << 18
 _MAX_WINDOW = 1 << 27
 _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\xff"
+_GZIP_BLOCK = 1 << 20
 _MAGIC = (
     (b"\x1f\x8b", "gzip"),
     (b"BZh", "bzip2"),
@@ -167,7 +168,11 @@ class _ZstdStream:
 
 
 class _GzipCompressor:
-    """gzip (RFC 1952) without a name and with time 0."""
+    """gzip (RFC 1952) without a name and with time 0.
+
+    The library's output depends on where the input is cut, so that is done in blocks of one size here: the bytes of
+    a layer are the same wherever they come from.
+    """
 
     def __init__(self, level: int) -> None:
         from isal import isal_zlib
@@ -177,18 +182,32 @@ class _GzipCompressor:
         self._crc = 0
         self._size = 0
         self._head = _GZIP_HEADER
+        self._waiting: list[bytes] = []
+        self._waiting_size = 0
 
     def compress(self, chunk: bytes, /) -> bytes:
         """What is ready after `chunk`, often nothing."""
         self._crc = self._crc32(chunk, self._crc)
         self._size += len(chunk)
+        self._waiting.append(chunk)
+        self._waiting_size += len(chunk)
+        return self._blocks() if self._waiting_size >= _GZIP_BLOCK else b""
+
+    def _blocks(self) -> bytes:
+        """Compress what is there of whole blocks."""
+        waiting = memoryview(b"".join(self._waiting))
+        whole = len(waiting) - len(waiting) % _GZIP_BLOCK
+        out = [self._deflate.compress(waiting[at : at + _GZIP_BLOCK]) for at in range(0, whole, _GZIP_BLOCK)]
+        self._waiting = [bytes(waiting[whole:])]
+        self._waiting_size = len(waiting) - whole
         head, self._head = self._head, b""
-        return head + bytes(self._deflate.compress(chunk))
+        return head + b"".join(out)
 
     def flush(self) -> bytes:
         """The rest, with the check sum."""
         tail = struct.pack("<II", self._crc, self._size & 0xFFFFFFFF)
-        return self._head + bytes(self._deflate.flush()) + tail
+        rest = self._deflate.compress(b"".join(self._waiting))
+        return self._head + bytes(rest) + bytes(self._deflate.flush()) + tail
 
 
 class _Plain:
