@@ -11,7 +11,8 @@ from builder.exporter import Exported, ImageInput, OutputSpec, export, parse_out
 from builder.image.timestamp import parse_time
 from builder.options import BuildOptions
 from builder.plan import SCRATCH, PlannedImage
-from builder.solver import Solver, VertexState
+from builder.solver import Solver
+from builder.state import VertexState
 from cache.snapshots import EMPTY
 
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from builder.plan import SCRATCH
-from builder.solver import VertexState
+from builder.state import VertexState
 
 
 def default_jobs() -> int:

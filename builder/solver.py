@@ -9,33 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.ops import definition
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, Plan, Vertex
+from builder.state import VertexState
 from cache.keys import key_of, readable
 from cache.records import CacheRecord
 from cache.snapshots import EMPTY, Snapshot
 
 if TYPE_CHECKING:
     from builder.worker import Worker
-
-
-class VertexState:
-    """What is known of one vertex during a build. `result` is set once it is done."""
-
-    def __init__(self, index: int, vertex: Vertex) -> None:
-        self.index = index
-        self.vertex = vertex
-        self.key = ""
-        self.manifest: dict[str, Any] = {}
-        self.record: CacheRecord | None = None
-        self.result: Snapshot | None = None
-        self.cached = False
-        self.created_ns = 0
-        self.tainted = False
-        """Whether it or an input ran in spite of a record: the definition key says nothing then."""
 
 
 class Solver:

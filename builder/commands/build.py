@@ -18,7 +18,8 @@ from builder.inputs import Inputs
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import Plan
 from builder.resolver import StoreResolver
-from builder.solver import Solver, VertexState
+from builder.solver import Solver
+from builder.state import VertexState
 from builder.worker import Sandbox, Secrets, Worker
 from cache.store import Store
 
@@ -111,7 +112,9 @@ def make_reporter(args: argparse.Namespace, env: Environment, plan: Plan) -> Rep
     if wanted == "auto":
         wanted = "tty" if env.stderr.isatty() else "plain"
     if wanted == "tty":
-        return progress.TerminalReporter(env.stderr, sum(not vertex.internal for vertex in plan.vertices))
+        from builder.progress_terminal import TerminalReporter
+
+        return TerminalReporter(env.stderr, sum(not vertex.internal for vertex in plan.vertices))
     if wanted == "json":
         return progress.JsonReporter(env.stderr)
     if wanted == "quiet":

@@ -29,7 +29,7 @@ from cache.snapshots import EMPTY, ActiveSnapshot, Snapshot
 
 if TYPE_CHECKING:
     from builder.ops.tree import SourceTree
-    from builder.solver import VertexState
+    from builder.state import VertexState
     from builder.worker import Worker
 
 Inputs: TypeAlias = "Sequence[VertexState | None]"

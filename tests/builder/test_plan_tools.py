@@ -13,7 +13,7 @@ from builder import codec
 from builder.ops import definition
 from builder.plan import SCRATCH, CopyAction, ExecOp, FileOp, ImageSourceOp, MkdirAction, MountOp, Plan, Vertex
 from builder.schedule import Schedule
-from builder.solver import VertexState
+from builder.state import VertexState
 from cache.keys import key_of
 from tests.builder.planning import plan_of
 
@@ -123,7 +123,7 @@ def test_schedule_runs_inputs_first() -> None:
 
 def test_schedule_overlaps_what_is_independent() -> None:
     barrier = threading.Barrier(3, timeout=10)
-    Schedule(chain((), (), ()), lambda _: barrier.wait()).run(3, cancel=lambda: None)  # type: ignore[arg-type, return-value]
+    Schedule(chain((), (), ()), lambda _: barrier.wait()).run(3, cancel=lambda: None)  # type: ignore[arg-type]
 
 
 def test_schedule_stops_at_the_first_error() -> None:

@@ -1,0 +1,25 @@
+"""What is known of a vertex while its plan is carried out: its key, the record found for it, its result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from builder.plan import Vertex
+from cache.records import CacheRecord
+from cache.snapshots import Snapshot
+
+
+class VertexState:
+    """What is known of one vertex during a build. `result` is set once it is done."""
+
+    def __init__(self, index: int, vertex: Vertex) -> None:
+        self.index = index
+        self.vertex = vertex
+        self.key = ""
+        self.manifest: dict[str, Any] = {}
+        self.record: CacheRecord | None = None
+        self.result: Snapshot | None = None
+        self.cached = False
+        self.created_ns = 0
+        self.tainted = False
+        """Whether it or an input ran in spite of a record: the definition key says nothing then."""
