@@ -85,13 +85,24 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     elif words and not words[0].startswith("-") and not os.path.exists(words[0]) and len(words) == 1:
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
     module = import_module(f"builder.commands.{name}")
-    parser = argparse.ArgumentParser(f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter
+    )
     module.add_arguments(parser)
     try:
         arguments = parser.parse_args(words)
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(module.run(arguments, environment))
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Help as wide as the terminal; asked of the system here, because argparse would import shutil for it."""
+    try:
+        width = os.get_terminal_size(sys.stdout.fileno()).columns - 2
+    except (OSError, ValueError):
+        width = 98
+    return argparse.HelpFormatter(prog, max_help_position=34, width=width)
 
 
 def _overview() -> str:

@@ -105,7 +105,7 @@ class Database:
             self._create()
         elif version != SCHEMA_VERSION:
             self._connection.close()
-            hint = "use the program that made it, or another store with --root"
+            hint = "use the program that made it, or name another store with PYBUILD_ROOT"
             raise StoreVersionError(f"{path}: unknown format {version}: expected {SCHEMA_VERSION}", hint=hint)
 
     def _create(self) -> None:
@@ -189,7 +189,7 @@ def _cache_error(error: sqlite3.Error, path: str) -> CacheError:
             f"{path}: {reason}", hint=f"another process keeps it for more than {_BUSY_SECONDS:.0f} seconds"
         )
     if "readonly" in reason or "unable to open" in reason:
-        return CacheError(f"{path}: {reason}", hint="choose a store that you may write to with --root or PYBUILD_ROOT")
+        return CacheError(f"{path}: {reason}", hint="choose a store that you may write to with PYBUILD_ROOT")
     return CacheError(f"{path}: {reason}")
 
 

@@ -109,7 +109,7 @@ def _has_version(root: str) -> bool:
         except FileNotFoundError:
             return False
     if version != FORMAT_VERSION:
-        hint = "use the program that made it, or another store with --root"
+        hint = "use the program that made it, or name another store with PYBUILD_ROOT"
         raise StoreVersionError(f"{path}: unknown store format {version!r}: expected {FORMAT_VERSION!r}", hint=hint)
     return True
 
@@ -120,7 +120,7 @@ def _create(root: str) -> None:
         os.makedirs(root, 0o700, exist_ok=True)
         strange = sorted(name for name in set(os.listdir(root)) - _NAMES if not name.startswith("version."))
         if strange:
-            hint = "name an empty or a new directory with --root"
+            hint = "name an empty or a new directory with PYBUILD_ROOT"
             raise CacheError(f"{root}: not a store, and not empty: it has {strange[0]!r}", hint=hint)
         for name in _DIRECTORIES:
             os.makedirs(os.path.join(root, name), 0o700, exist_ok=True)
