@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError, UsageError
-from builder.export_pack import Compression, ImageInput, PackedImage, pack, pack_local
-from builder.export_spec import OutputSpec, parse_output, pick_annotations
+from builder.export.pack import Compression, ImageInput, PackedImage, pack, pack_local
+from builder.export.spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
 from builder.image.names import ImageName, parse_names
 from builder.image.stored import chain_id_of, put_document, tag_image
@@ -20,7 +20,7 @@ from cache.snapshot import EMPTY
 from cache.store import Store
 
 if TYPE_CHECKING:
-    from builder.export_file import ByteOutput
+    from builder.export.file import ByteOutput
 
 __all__ = ["Exported", "ImageInput", "OutputSpec", "export", "parse_output"]
 
@@ -89,8 +89,8 @@ def _register_layers(store: Store, image: ImageInput, packed: PackedImage) -> No
 def _to_archive(
     store: Store, images: Sequence[ImageInput], output: OutputSpec, names: Sequence[ImageName], stdout: ByteOutput
 ) -> Exported:
-    from builder.export_archive import plan_archive, write_archive, write_layout
-    from builder.export_file import open_destination
+    from builder.export.archive import plan_archive, write_archive, write_layout
+    from builder.export.file import open_destination
 
     packed = [_pack(store, image, output, default="gzip") for image in images]
     archive = plan_archive(packed, names, output.annotations, docker=output.type == "docker")
@@ -119,8 +119,8 @@ def _exported(digest: Digest, packed: Sequence[PackedImage], names: Sequence[Ima
 
 
 def _to_directory(store: Store, images: Sequence[ImageInput], output: OutputSpec) -> None:
-    from builder.export_local import write_tree
-    from builder.export_walk import walk_merged
+    from builder.export.local import write_tree
+    from builder.export.walk import walk_merged
 
     for image, prefix in zip(images, _prefixes(images, output), strict=True):
         dest = f"{output.dest.rstrip('/')}/{prefix}" if prefix else output.dest
@@ -128,9 +128,9 @@ def _to_directory(store: Store, images: Sequence[ImageInput], output: OutputSpec
 
 
 def _to_tar(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput) -> None:
-    from builder.export_file import open_destination
-    from builder.export_tar import TreeTar
-    from builder.export_walk import walk_merged
+    from builder.export.file import open_destination
+    from builder.export.tar import TreeTar
+    from builder.export.walk import walk_merged
 
     trees = [store.snapshots.lower_dirs(image.snapshot) for image in images]
     with open_destination(output.dest, stdout) as sink:

@@ -6,9 +6,9 @@ import argparse
 import os
 
 from builder.commands import Environment
-from builder.export_archive import plan_archive, write_archive
-from builder.export_file import open_destination
-from builder.export_pack import Compression, pack_stored
+from builder.export.archive import plan_archive, write_archive
+from builder.export.file import open_destination
+from builder.export.pack import Compression, pack_stored
 from builder.image.names import parse_names
 from builder.image.stored import find_record, require_image
 from cache.store import Store

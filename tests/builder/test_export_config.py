@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from builder.export_config import Times, image_config
+from builder.export.config import Times, image_config
 from builder.plan import SCRATCH, HistoryEntry, PlannedImage
 from cache.digest import Digest
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from builder.errors import UsageError
-from builder.export_spec import Annotation, OutputSpec, parse_output
+from builder.export.spec import Annotation, OutputSpec, parse_output
 
 
 @pytest.mark.parametrize(

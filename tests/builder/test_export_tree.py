@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from builder.errors import BuildError
-from builder.export_local import write_tree
-from builder.export_walk import walk_merged
+from builder.export.local import write_tree
+from builder.export.walk import walk_merged
 
 
 def make(root: Path, files: dict[str, str]) -> Path:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.export_file import ByteSink, output_error, replaced_file
-from builder.export_pack import PackedImage
-from builder.export_spec import Annotation, pick_annotations
-from builder.export_tar import ArchiveWriter
+from builder.export.file import ByteSink, output_error, replaced_file
+from builder.export.pack import PackedImage
+from builder.export.spec import Annotation, pick_annotations
+from builder.export.tar import ArchiveWriter
 from builder.image.document import encode_document
 from builder.image.layout import INDEX_FILE, LAYOUT_CONTENT, LAYOUT_FILE, Layout
 from builder.image.manifest import Index, encode_manifest

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.export_file import output_error
-from builder.export_walk import OVERLAY_XATTRS, MergedEntry
+from builder.export.file import output_error
+from builder.export.walk import OVERLAY_XATTRS, MergedEntry
 
 _CHUNK = 8 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

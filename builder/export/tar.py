@@ -11,8 +11,8 @@ import stat
 from collections.abc import Iterable, Iterator
 
 from builder.errors import BuildError
-from builder.export_file import ByteSink
-from builder.export_walk import MergedEntry
+from builder.export.file import ByteSink
+from builder.export.walk import MergedEntry
 from cache import tarwriter
 from cache.tarwriter import TarEntry
 

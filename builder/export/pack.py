@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.export_config import Times, image_config
+from builder.export.config import Times, image_config
 from builder.image.document import parse_document
 from builder.image.manifest import Manifest, encode_manifest
 from builder.image.platform import platform_of
