@@ -1,10 +1,10 @@
 """Control groups of steps: v2, v1 and both at once (cgroups(7)).
 
-    <hierarchy>/<our own group>/pybuild-<pid>-<class>/<step>    one per step, removed when it ended
+    <hierarchy>/<our own group>/pybuild-<pid>-<random>-<class>/<step>    one per step, removed when it ended
 
-<class> is `guarded`, where only harmless devices can be opened, or `open` for insecure steps. Groups of a pybuild that
-died are swept by the next one. Where no group can be made, steps run in ours and `mount` options keep devices shut.
-Runs under `python -I -S`.
+<pid> is the launcher's, <class> is `guarded`, where only harmless devices can be opened, or `open` for insecure steps.
+Groups of a launcher that was killed are swept by the next one. Where no group can be made, steps stay in ours and mount
+options keep devices shut. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def find_hierarchies() -> tuple[Hierarchy, ...]:
 class StepGroups:
     """Makes and removes the groups of steps: in v2, else or also in the `devices` hierarchy of v1."""
 
-    def __init__(self, owner_pid: int, hierarchies: tuple[Hierarchy, ...]) -> None:
-        self._name = f"{_PREFIX}{owner_pid}"
+    def __init__(self, launcher_pid: int, hierarchies: tuple[Hierarchy, ...]) -> None:
+        self._name = f"{_PREFIX}{launcher_pid}-{os.urandom(4).hex()}"
         useful = (h for h in hierarchies if h.is_v2 or "devices" in h.controllers)
         self._hierarchies = sorted(useful, key=lambda hierarchy: not hierarchy.is_v2)
         self._parents: dict[str, tuple[str, ...]] = {}

@@ -90,6 +90,8 @@ class MountFilesystem(NamedTuple):
     def perform(self, state: SandboxState) -> None:
         mount_fd = new_filesystem(self.fstype, self.options, self.attributes)
         attach(state, mount_fd, self.target)
+        if self.fstype == "proc":
+            state.proc_device = os.fstat(mount_fd).st_dev
         if self.fstype == "devpts" and state.spec.terminal:
             state.pts_fd = mount_fd
         else:

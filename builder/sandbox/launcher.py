@@ -164,7 +164,7 @@ def _spawn() -> tuple[int, socket.socket]:
         with theirs:
             pid = os.posix_spawn(
                 program,
-                [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", main_path, str(os.getpid())],
+                [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", main_path],
                 {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),

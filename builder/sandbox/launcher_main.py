@@ -1,4 +1,4 @@
-"""What the launcher's interpreter runs: `python -I -S launcher_main.py <pid of the owner>`, control socket on 3."""
+"""What the launcher's interpreter runs: `python -I -S launcher_main.py`, with the control socket as descriptor 3."""
 
 import os
 import sys
@@ -8,4 +8,4 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 from builder.sandbox.server import main
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main()

@@ -35,7 +35,7 @@ class AttachMount(NamedTuple):
         source_fd = _SOURCES[self.mount.kind](state, self.mount, self.number)
         is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
         target_fd = open_target(state, self.mount.target, is_directory=is_directory)
-        _refuse_proc(target_fd, self.mount.target)
+        _refuse_proc(state, target_fd, self.mount.target)
         syscalls.move_mount(source_fd, target_fd)
         os.close(source_fd)
         os.close(target_fd)
@@ -55,7 +55,7 @@ class BindEtcFile(NamedTuple):
         attributes = READ_ONLY | NOSUID | NODEV | syscalls.MOUNT_ATTR_NOEXEC
         source_fd = clone_mount(source, attributes)
         target_fd = open_target(state, self.target, is_directory=False)
-        _refuse_proc(target_fd, self.target)
+        _refuse_proc(state, target_fd, self.target)
         syscalls.move_mount(source_fd, target_fd)
         os.close(source_fd)
         os.close(target_fd)
@@ -64,7 +64,7 @@ class BindEtcFile(NamedTuple):
 def _attach_tmpfs(state: SandboxState, mount: Mount) -> None:
     """A tmpfs with the mode of the directory it covers, unless one is given."""
     target_fd = open_target(state, mount.target, is_directory=True)
-    _refuse_proc(target_fd, mount.target)
+    _refuse_proc(state, target_fd, mount.target)
     mode = mount.options.get("mode")
     if mode is None:
         mode = stat.S_IMODE(os.fstat(target_fd).st_mode)
@@ -167,8 +167,7 @@ def _scratch(state: SandboxState) -> str:
     return STEP_DIR
 
 
-def _refuse_proc(target_fd: int, target: str) -> None:
+def _refuse_proc(state: SandboxState, target_fd: int, target: str) -> None:
     """No mount in /proc, by whatever name: security decisions rest on what is read there (CVE-2019-16884)."""
-    where = os.readlink(f"/proc/self/fd/{target_fd}")
-    if where.startswith(f"{SCRATCH_DIR}/root/proc/") or where == f"{SCRATCH_DIR}/root/proc":
+    if os.fstat(target_fd).st_dev == state.proc_device:
         raise BuildError(f'mount target "{target}" is in /proc')

@@ -41,6 +41,8 @@ class SandboxState:
         """Descriptors that came with the request: stdin, stdout, stderr, then sources of mounts."""
         self.root_fd = -1
         self.upper_fd = -1
+        self.proc_device = -1
+        """The st_dev of the sandbox's /proc."""
         self.pts_fd = -1
         self.terminal_fd = -1
         self.device_attributes = 0

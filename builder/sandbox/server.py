@@ -42,10 +42,11 @@ class RunningStep(NamedTuple):
     groups: tuple[str, ...]
 
 
-def main(owner_pid: int) -> None:
-    """Become the launcher of the process `owner_pid`; returns when its control socket is closed."""
+def main() -> None:
+    """Become the launcher of the process at the other end of the control socket; returns when that is closed."""
     syscalls.close_range(CONTROL_FD + 1)
     os.setsid()
+    outer_pid = os.getpid()
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid:
@@ -55,7 +56,7 @@ def main(owner_pid: int) -> None:
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.set_inheritable(CONTROL_FD, False)
     control = socket.socket(fileno=CONTROL_FD)
-    server = Server(control, owner_pid)
+    server = Server(control, outer_pid)
     try:
         server.serve()
     finally:
@@ -65,13 +66,13 @@ def main(owner_pid: int) -> None:
 class Server:
     """The loop over requests and steps."""
 
-    def __init__(self, control: socket.socket, owner_pid: int) -> None:
+    def __init__(self, control: socket.socket, outer_pid: int) -> None:
         self._control = control
         self._steps: dict[int, RunningStep] = {}
         self._etc_files: dict[str, str] = {}
         self._permitted = capabilities.permitted()
         self._hierarchies = find_hierarchies()
-        self._groups = StepGroups(owner_pid, self._hierarchies)
+        self._groups = StepGroups(outer_pid, self._hierarchies)
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         _make_private_mounts()
         self._poll = select.poll()

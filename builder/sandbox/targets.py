@@ -68,6 +68,8 @@ def _find_or_make(state: SandboxState, path: str, *, is_directory: bool, owner: 
         except FileNotFoundError:
             parent, missing = _existing_parent(state.root_fd, path)
         try:
+            if os.fstat(parent).st_dev == state.proc_device:
+                raise FileNotFoundError(2, "nothing can be made in /proc", path)
             _make(state, parent, missing, is_directory=is_directory, owner=owner)
         except FileExistsError:
             # A symlink to something that is not there: go on with what it says.

@@ -171,10 +171,11 @@ def test_control_groups_are_gone_with_the_step_and_the_launcher(box: Box) -> Non
     def groups() -> list[str]:
         found = []
         for where, directories, _ in os.walk("/sys/fs/cgroup"):
-            found += [f"{where}/{name}" for name in directories if f"pybuild-{os.getpid()}-" in f"{where}/{name}"]
+            found += [f"{where}/{name}" for name in directories if f"pybuild-{launcher}-" in f"{where}/{name}"]
         return found
 
     running = box.start("sleep 60")
+    launcher = box.launcher._pid
     inside = box.run("cut -d: -f3 /proc/1/cgroup").lines
     during = groups()
     box.launcher.kill(running.step.step)
