@@ -12,7 +12,7 @@ from typing import Any
 from builder import plan
 from builder.errors import Location
 
-VERSION = 1
+VERSION = 2
 
 _TYPES: dict[str, Any] = {
     cls.__name__: cls
@@ -21,6 +21,7 @@ _TYPES: dict[str, Any] = {
         plan.ImageSourceOp,
         plan.LocalSourceOp,
         plan.HttpSourceOp,
+        plan.GitSourceOp,
         plan.MountOp,
         plan.ExecOp,
         plan.MkdirAction,

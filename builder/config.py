@@ -7,6 +7,7 @@ ArgsEscaped). Knows no vertex and no file.
 from __future__ import annotations
 
 import copy
+import re
 import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from builder import gofmt
 from builder.errors import BuildError
 from builder.plan import HistoryEntry
-from grammar.platforms import Platform
+from grammar.platforms import Platform, normalize
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -76,6 +77,11 @@ class ImageConfig:
         return tuple(self.config.get("OnBuild") or ())
 
     @property
+    def has_own_shell(self) -> bool:
+        """Whether SHELL was said, here or in the base."""
+        return bool(self.config.get("Shell"))
+
+    @property
     def shell(self) -> tuple[str, ...]:
         """The words in front of a shell-form command: SHELL's, else the system's default."""
         own = self.config.get("Shell")
@@ -83,9 +89,9 @@ class ImageConfig:
             return tuple(own)
         return _WINDOWS_SHELL if self.document.get("os") == "windows" else DEFAULT_SHELL
 
-    def ensure_path(self) -> None:
+    def ensure_path(self, system: str) -> None:
         """PATH is always set, except on Windows."""
-        if self.document.get("os") == "windows" or any(entry.partition("=")[0] == "PATH" for entry in self.env):
+        if system == "windows" or any(entry.partition("=")[0] == "PATH" for entry in self.env):
             return
         self.config["Env"] = [*self.env, "PATH=" + DEFAULT_PATH]
 
@@ -106,25 +112,33 @@ class ImageConfig:
         self.config["Labels"] = {**(self.config.get("Labels") or {}), **dict(pairs)}
         self.commit("LABEL" + _pairs_text(pairs))
 
-    def set_cmd(self, argv: Sequence[str]) -> None:
-        self.config["Cmd"] = list(argv)
+    def set_cmd(self, argv: Sequence[str] | None) -> None:
+        self._set_list("Cmd", argv)
         self.config["ArgsEscaped"] = True
-        self.commit("CMD " + gofmt.quoted_list(argv))
+        self.commit("CMD " + gofmt.quoted_list(argv or ()))
 
-    def set_entrypoint(self, argv: Sequence[str], *, keep_cmd: bool) -> None:
+    def set_entrypoint(self, argv: Sequence[str] | None, *, keep_cmd: bool) -> None:
         """ENTRYPOINT clears a CMD that was inherited, never one that the same stage has set."""
-        self.config["Entrypoint"] = list(argv)
+        self._set_list("Entrypoint", argv)
         if not keep_cmd:
             self.config.pop("Cmd", None)
-        self.commit("ENTRYPOINT " + gofmt.quoted_list(argv))
+        self.commit("ENTRYPOINT " + gofmt.quoted_list(argv or ()))
+
+    def _set_list(self, name: str, words: Sequence[str] | None) -> None:
+        """None, for no list at all, is not the empty list."""
+        if words is None:
+            self.config.pop(name, None)
+        else:
+            self.config[name] = list(words)
 
     def set_user(self, user: str) -> None:
         self.config["User"] = user
         self.commit("USER " + user)
 
-    def set_working_dir(self, path: str, *, layer: bool) -> None:
+    def set_working_dir(self, path: str, shown: str) -> None:
+        """WORKDIR; `shown` is the path with slashes. The root needs no layer."""
         self.config["WorkingDir"] = path
-        self.commit("WORKDIR " + path, layer=layer)
+        self.commit("WORKDIR " + shown, layer=shown != "/")
 
     def set_shell(self, words: Sequence[str]) -> None:
         self.config["Shell"] = list(words)
@@ -163,6 +177,27 @@ class ImageConfig:
         """ONBUILD: kept in the config, without a line of history."""
         self.config["OnBuild"] = [*self.triggers, expression]
 
+    def set_platform(self, platform: Platform) -> None:
+        """--platform: the image says that it is for the platform that was asked for."""
+        own = (self.document.get("os"), self.document.get("architecture"))
+        self.document["os"], self.document["architecture"] = platform.os, platform.architecture
+        for key, value in (("variant", platform.variant), ("os.version", platform.os_version)):
+            if value:
+                self.document[key] = value
+            elif own != (platform.os, platform.architecture):
+                self.document.pop(key, None)
+        if platform.os_features:
+            self.document["os.features"] = list(platform.os_features)
+
+    def normalize_platform(self) -> None:
+        """One spelling of system, architecture and variant."""
+        system, architecture, variant = (self.document.get(key) or "" for key in ("os", "architecture", "variant"))
+        normal = normalize(Platform(system, architecture, variant))
+        self.document["os"], self.document["architecture"] = normal.os, normal.architecture
+        self.document.pop("variant", None)
+        if normal.variant:
+            self.document["variant"] = normal.variant
+
     def add_build_labels(self, labels: Mapping[str, str]) -> None:
         """--label: set last, in no history."""
         if labels:
@@ -178,7 +213,7 @@ def check_signal(name: str) -> None:
 
     Raises BuildError for anything else. Source: Dockerfile reference, STOPSIGNAL.
     """
-    if name.lstrip("+-").isdecimal():
+    if re.fullmatch("[+-]?[0-9]{1,18}", name):
         if int(name) == 0:
             raise BuildError(f"invalid signal: {name}")
         return

@@ -15,7 +15,7 @@ from builder import codec
 from builder.context import BuildContext
 from builder.errors import BuildError
 from builder.options import BuildOptions
-from builder.plan import Plan
+from builder.plan import GitSourceOp, Plan
 from builder.resolver import Resolution, StoreResolver
 from cache.errors import StoreFullError
 from cache.memo import Memo
@@ -50,11 +50,14 @@ def load_plan(
 
 
 def memo_key(context: BuildContext, options: BuildOptions, host: str) -> str:
-    """What lowering depends on: the source, its name in messages, the options it sees, and this machine's platform."""
+    """What lowering depends on: the source, its name in messages, the ignore file, the options it sees, and this
+    machine's platform."""
+    matcher = context.local("context").matcher
     seen: dict[str, Any] = {
         "codec": codec.VERSION,
         "dockerfile": context.dockerfile,
         "host": host,
+        "ignored": None if matcher is None else [(each.is_exception, each.text) for each in matcher.patterns],
         "options": {name: value for name, value in options._asdict().items() if name not in ("context", "dockerfile")},
     }
     text = json.dumps(seen, sort_keys=True, separators=(",", ":"))
@@ -75,11 +78,27 @@ def _recall(stored: bytes | None, resolver: StoreResolver) -> Plan | None:
 
 
 def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: str) -> Plan:
+    from builder.findings import make_linter
     from builder.lower import lower
+    from builder.scope import Checks
     from grammar.stages import parse
 
-    dockerfile = parse(context.source, filename=context.dockerfile)
-    return lower(dockerfile, options, resolver, filename=context.dockerfile, host=_platform(host))
+    linter = make_linter(context.source, options)
+    dockerfile = parse(context.source, filename=context.dockerfile, linter=linter)
+    checks = Checks(linter, context.local("context").matcher)
+    plan = lower(dockerfile, options, resolver, filename=context.dockerfile, host=_platform(host), checks=checks)
+    _refuse_git(plan)
+    return plan
+
+
+def _refuse_git(plan: Plan) -> None:
+    for vertex in plan.vertices:
+        if isinstance(vertex.op, GitSourceOp):
+            raise BuildError(
+                f'source "{vertex.op.remote}" is a git repository, which this version cannot fetch',
+                hint="clone it beside the Dockerfile and give it with --build-context name=DIR",
+                location=vertex.location,
+            )
 
 
 def _platform(text: str) -> Platform:

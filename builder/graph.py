@@ -1,11 +1,11 @@
-"""The graph of a build: cycles among stages, what a target needs, and the order to work in.
+"""The graph of a build: circles among stages, what a target needs, and the order to work in.
 
 The only importer of networkx, and so behind the plan memo: a build whose plan is known never comes here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -14,31 +14,61 @@ from builder.errors import BuildError
 from builder.plan import SCRATCH, ExecOp, Plan, Vertex
 
 if TYPE_CHECKING:
-    from builder.stagegraph import Command, StageState
+    from builder.stage import Command, StageState
+
+
+class CycleError(BuildError):
+    """Stages need each other."""
+
+    def __init__(self, message: str, *, hint: str, first: Command, commands: Sequence[Command]) -> None:
+        super().__init__(message, hint=hint, location=first.location)
+        self.commands = tuple(commands)
+        """What leads into the circle and around it, in the order of reading; `first` is the first in the circle."""
 
 
 def find_stage_cycle(states: Sequence[StageState]) -> None:
-    """Raise BuildError when stages copy from or mount each other in a circle; the place is a command in it."""
-    graph: nx.DiGraph[int] = nx.DiGraph()
-    places = {id(state): state for state in states}
-    commands: dict[tuple[int, int], Command] = {}
+    """Raise CycleError when stages copy from or mount each other in a circle."""
+    visited: set[int] = set()
     for state in states:
-        for command in state.commands:
-            for source in command.sources:
-                if source is not None:
-                    graph.add_edge(id(state), id(source))
-                    commands.setdefault((id(state), id(source)), command)
-    try:
-        cycle = nx.find_cycle(graph)
-    except nx.NetworkXNoCycle:
+        _visit(state, visited)
+
+
+def _visit(start: StageState, visited: set[int]) -> None:
+    """Depth first from one stage; what was visited before leads to no circle."""
+    if id(start) in visited:
         return
-    first = places[cycle[0][0]]
-    around = " -> ".join(places[edge[0]].label for edge in [*cycle, cycle[0]])
-    raise BuildError(
-        f"circular dependency detected on stage: {first.label}",
-        hint=f"the stages need each other: {around}",
-        location=commands[cycle[0][0], cycle[0][1]].location,
-    )
+    visited.add(id(start))
+    path: list[tuple[StageState, Iterator[tuple[StageState, Command]]]] = [(start, _dependencies(start))]
+    commands: list[Command] = []
+    while path:
+        step = next(path[-1][1], None)
+        if step is None:
+            path.pop()
+            del commands[-1:]
+            continue
+        source, command = step
+        commands.append(command)
+        states = [state for state, _ in path]
+        if source in states:
+            circle = states.index(source)
+            around = " -> ".join(state.label for state in [*states[circle:], source])
+            raise CycleError(
+                f"circular dependency detected on stage: {start.label}",
+                hint=f"the stages need each other: {around}",
+                first=commands[circle],
+                commands=commands,
+            )
+        if id(source) in visited:
+            commands.pop()
+            continue
+        visited.add(id(source))
+        path.append((source, _dependencies(source)))
+
+
+def _dependencies(state: StageState) -> Iterator[tuple[StageState, Command]]:
+    """The stages that a stage reads, each with the last command that does."""
+    found = {id(source): (source, command) for command in state.commands for source in command.sources if source}
+    return iter(found.values())
 
 
 def to_digraph(vertices: Sequence[Vertex]) -> nx.DiGraph[int]:

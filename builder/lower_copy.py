@@ -1,53 +1,60 @@
 """COPY and ADD lowered to copy actions, with `--link` as a layer of its own.
 
-Source: Dockerfile reference, COPY and ADD; BuildKit's behaviour for wildcards, URLs, heredocs and history.
+Source: Dockerfile reference, COPY and ADD; BuildKit's behaviour for wildcards, URLs, git, heredocs and history.
 """
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from builder import gofmt, workpath
 from builder.errors import BuildError
 from builder.plan import (
     SCRATCH,
     CopyAction,
     FileOp,
+    GitSourceOp,
     HttpSourceOp,
     LocalSourceOp,
     MergeOp,
     MkfileAction,
     Vertex,
 )
-from builder.scope import Scope
-from builder.stagegraph import Command, StageState
+from builder.step import Step
+from grammar import rules
+from grammar.errors import DockerfileError
+from grammar.gitref import GitRef, parse_git_ref
 from grammar.nodes import AddInstruction, CopyInstruction, SourceContent
+from grammar.reference import is_digest
 from grammar.values import parse_chmod
-from grammar.words import Lexer
 
-_GIT_PREFIXES = ("git@", "git://", "ssh://")
+_EVERYTHING = ("*", "**", "**/*")
 
 
 class _CopyLowering:
-    """One COPY or ADD: collects its actions and the inputs that they read."""
+    """One COPY or ADD: expands its words, then collects its actions and the inputs that they read."""
 
-    def __init__(self, instruction: CopyInstruction | AddInstruction, state: StageState, scope: Scope) -> None:
+    def __init__(self, instruction: CopyInstruction | AddInstruction, step: Step) -> None:
         self.instruction = instruction
-        self.state = state
-        self.scope = scope
+        self.step = step
         self.is_add = isinstance(instruction, AddInstruction)
-        self.dest = self._word(instruction.dest)
-        self.target = scope.join_keeping_slash(state.cwd, self.dest)
-        self.chown = self._word(instruction.chown)
-        self.chmod = self._word(instruction.chmod)
-        self.excludes = tuple(self._word(pattern) for pattern in instruction.exclude)
+        self.chown = step.word(instruction.chown)
+        self.chmod = step.word(instruction.chmod)
+        self.checksum = step.word(instruction.checksum) if isinstance(instruction, AddInstruction) else ""
+        self.sources = [step.word(source) for source in instruction.sources]
+        self.dest = step.word(instruction.dest)
+        self.contents = [
+            content._replace(data=step.body(content.data)) if content.expand else content
+            for content in instruction.contents
+        ]
+        self.target = workpath.destination(step.state.cwd, self.dest, step.state.system)
         self.inputs: list[int] = []
         self.actions: list[CopyAction] = []
         if self.chmod:
             parse_chmod(self.chmod)
-
-    def _word(self, text: str) -> str:
-        return self.scope.lexer.process_word(text, self.state.env)
 
     def _input(self, vertex: int) -> int:
         """The index, among the vertex's inputs, of what a copy reads; the root is input 0."""
@@ -57,99 +64,106 @@ class _CopyLowering:
             self.inputs.append(vertex)
         return self.inputs.index(vertex) + 1
 
+    def _add(self, vertex: int, source: str, *, is_literal: bool = True, **options: Any) -> None:
+        """One action; a literal source is a name, not a pattern, and a directory is copied as such."""
+        action = CopyAction(
+            self._input(vertex), source, self.target, exclude_patterns=self.instruction.exclude, chmod=self.chmod
+        )
+        if is_literal:
+            action = action._replace(follow_symlinks=False, dir_contents_only=False, allow_wildcard=False)
+        self.actions.append(action._replace(chown=self.chown, **options))
+
+    def check_checksum(self) -> None:
+        """`--checksum` wants exactly one source, and that from elsewhere."""
+        if not self.checksum:
+            return
+        if len(self.sources) != 1:
+            raise BuildError("checksum can't be specified for multiple sources")
+        if not is_url(self.sources[0]) and _git_ref(self.sources[0]) is None:
+            raise BuildError("checksum requires HTTP(S) or Git sources")
+
     def add_sources(self, source: int) -> str:
         """Add an action for every source; returns the sources as the history shows them."""
-        shown = ""
-        for raw in self.instruction.sources:
-            text = self._word(raw)
-            shown += " " + text
-            if is_git_source(text):
-                self._refuse_git(text)
-            elif text.startswith(("http://", "https://")):
+        for text in self.sources:
+            ref = parse_git_ref(text)
+            if ref is not None and not ref.is_like_local:
+                self._add_git(ref)
+            elif is_url(text):
                 self._add_url(text)
             else:
+                self._check_ignored(text)
                 self._add_path(text, source)
-        for content in self.instruction.contents:
-            shown += " <<" + content.path
+        for content in self.contents:
             self._add_content(content)
-        return shown
+        return "".join([*(f" {text}" for text in self.sources), *(f" <<{content.path}" for content in self.contents)])
 
-    def _refuse_git(self, text: str) -> None:
-        if not self.is_add:
+    def _add_git(self, ref: GitRef) -> None:
+        if not isinstance(self.instruction, AddInstruction):
             raise BuildError("source can't be a git ref for COPY", hint="ADD takes git repositories")
-        raise BuildError(
-            f'source "{text}" is a git repository, which this version cannot fetch',
-            hint="clone it beside the Dockerfile and give it with --build-context name=DIR",
+        keep = self.instruction.keep_git_dir
+        if None not in (keep, ref.keep_git_dir) and keep != ref.keep_git_dir:
+            raise BuildError("inconsistent keep-git-dir configuration", hint="it is in the flag and in the URL")
+        if self.checksum and ref.checksum and self.checksum != ref.checksum:
+            raise BuildError(f'checksum mismatch "{self.checksum}" != "{ref.checksum}"')
+        op = GitSourceOp(
+            ref.remote,
+            ref.ref,
+            ref.subdir,
+            ref.checksum or self.checksum,
+            keep_git_dir=bool(keep if ref.keep_git_dir is None else ref.keep_git_dir),
+            submodules=ref.submodules is not False,
+            fetch_by_commit=ref.fetch_by_commit,
         )
+        self._add(self.step.add_internal(op, (), f"[internal] fetch {ref.remote}"), "/")
 
     def _add_url(self, url: str) -> None:
         if not isinstance(self.instruction, AddInstruction):
             raise BuildError("source can't be a URL for COPY", hint="ADD takes URLs")
+        if self.checksum and not is_digest(self.checksum):
+            raise BuildError(f'checksum "{self.checksum}" is not valid, expected sha256:<64 hex digits>')
         from builder.ops.fetch import redacted
 
-        filename = posixpath.basename(unquote(urlsplit(url).path)) or "__unnamed__"
-        checksum = self._word(self.instruction.checksum)
-        vertex = self.scope.add(
-            Vertex(HttpSourceOp(url, filename, checksum), (), f"[internal] fetch {redacted(url)}", self.state.name)
-        )
-        self.actions.append(
-            CopyAction(
-                self._input(vertex),
-                filename,
-                self.target,
-                follow_symlinks=False,
-                dir_contents_only=False,
-                allow_wildcard=False,
-                attempt_unpack=bool(self.instruction.unpack),
-                exclude_patterns=self.excludes,
-                chmod=self.chmod,
-                chown=self.chown,
-            )
-        )
+        filename = _filename(url)
+        op = HttpSourceOp(url, filename, self.checksum)
+        vertex = self.step.scope.add(Vertex(op, (), f"[internal] fetch {redacted(url)}", self.step.state.name))
+        self._add(vertex, filename, attempt_unpack=bool(self.instruction.unpack))
+
+    def _check_ignored(self, text: str) -> None:
+        """A source that .dockerignore leaves out; exceptions in it make this too hard to tell."""
+        matcher = self.step.scope.checks.ignored
+        if self.step.command.sources or matcher is None or matcher.has_exceptions:
+            return
+        path = workpath.clean(text)
+        if path in (".", "/") and not any(pattern.text in _EVERYTHING for pattern in matcher.patterns):
+            return
+        with contextlib.suppress(DockerfileError):
+            if matcher.ignores(path):
+                verb = "Add" if self.is_add else "Copy"
+                self.step.report(rules.COPY_IGNORED_FILE, verb, gofmt.quote(path), subject=text)
 
     def _add_path(self, text: str, source: int) -> None:
         unpack = self.is_add
         if isinstance(self.instruction, AddInstruction) and self.instruction.unpack is not None:
             unpack = self.instruction.unpack
-        path = text
+        system = self.step.state.system
         patterns: tuple[str, ...] = ()
         required: tuple[str, ...] = ()
         if isinstance(self.instruction, CopyInstruction) and self.instruction.parents:
-            path, patterns, required = _split_parents(text)
-        self.actions.append(
-            CopyAction(
-                self._input(source),
-                self.scope.join("/", path),
-                self.target,
-                attempt_unpack=unpack,
-                include_patterns=patterns,
-                exclude_patterns=self.excludes,
-                required_paths=required,
-                chmod=self.chmod,
-                chown=self.chown,
-            )
+            text, patterns, required = _split_parents(text, system)
+        self._add(
+            source,
+            workpath.absolute("/", text, system),
+            is_literal=False,
+            attempt_unpack=unpack,
+            include_patterns=patterns,
+            required_paths=required,
         )
 
     def _add_content(self, content: SourceContent) -> None:
-        body = content.data
-        if content.expand:
-            body = Lexer("\\", skip_process_quotes=True).process_word(body, self.state.env)
-        action = MkfileAction("/" + content.path, body)
-        vertex = self.scope.add(
-            Vertex(FileOp((action,)), (SCRATCH,), "[internal] preparing inline document", internal=True)
-        )
-        self.actions.append(
-            CopyAction(
-                self._input(vertex),
-                content.path,
-                self.target,
-                follow_symlinks=False,
-                dir_contents_only=False,
-                allow_wildcard=False,
-                exclude_patterns=self.excludes,
-                chmod=self.chmod,
-                chown=self.chown,
-            )
+        op = FileOp((MkfileAction("/" + content.path, content.data),))
+        self._add(
+            self.step.add_internal(op, (SCRATCH,), "[internal] preparing inline document"),
+            workpath.without_drive(content.path, self.step.state.system),
         )
 
     def history(self, shown: str) -> str:
@@ -161,61 +175,48 @@ class _CopyLowering:
         parts += [f"--chmod={self.chmod}"] if self.chmod else []
         return f"{' '.join(parts)}{shown} {self.dest} # buildkit"
 
-    def check_checksum(self) -> None:
-        """`--checksum` wants exactly one source, and that a URL."""
-        if not isinstance(self.instruction, AddInstruction) or not self.instruction.checksum:
-            return
-        if len(self.instruction.sources) != 1:
-            raise BuildError("checksum can't be specified for multiple sources")
-        source = self._word(self.instruction.sources[0])
-        if not source.startswith(("http://", "https://")) and not is_git_source(source):
-            raise BuildError("checksum requires HTTP(S) or Git sources")
 
-
-def lower_copy(
-    command: Command, instruction: CopyInstruction | AddInstruction, state: StageState, scope: Scope
-) -> None:
+def lower_copy(instruction: CopyInstruction | AddInstruction, step: Step) -> None:
     """Add the vertex (or, with --link, the two vertices) of one COPY or ADD and make it the stage's root."""
-    assert state.image is not None
-    lowering = _CopyLowering(instruction, state, scope)
+    state = step.state
+    lowering = _CopyLowering(instruction, step)
+    source = _source_vertex(lowering, step)
     lowering.check_checksum()
-    shown = lowering.add_sources(_source_vertex(command, instruction, state, scope))
-    name = state.step_name(scope.shown(instruction.original, state.env, raw=False), on_build=command.on_build)
+    shown = lowering.add_sources(source)
+    name = step.name(step.scope.shown(instruction.original, state.env, raw=False))
     op = FileOp(tuple(lowering.actions))
-    common = (state.name, command.location)
     if instruction.link and not lowering.chmod:
-        layer = scope.add(Vertex(op, (SCRATCH, *lowering.inputs), name, *common, no_cache=state.no_cache))
-        state.vertex = scope.add(Vertex(MergeOp(), (state.vertex, layer), f"LINK {name}", *common, internal=True))
+        layer = step.add(op, (SCRATCH, *lowering.inputs), name)
+        state.vertex = step.add_internal(MergeOp(), (state.vertex, layer), f"LINK {name}")
     else:
-        state.vertex = scope.add(Vertex(op, (state.vertex, *lowering.inputs), name, *common, no_cache=state.no_cache))
-    state.image.commit(lowering.history(shown), layer=True)
+        state.vertex = step.add(op, (state.vertex, *lowering.inputs), name)
+    step.image.commit(lowering.history(shown), layer=True)
 
 
-def _source_vertex(
-    command: Command, instruction: CopyInstruction | AddInstruction, state: StageState, scope: Scope
-) -> int:
-    if not command.sources or command.sources[0] is None:
-        needed = any(not text.startswith(("http://", "https://")) for text in instruction.sources)
-        return scope.local(LocalSourceOp("context")) if needed else SCRATCH
-    source = command.sources[0]
+def _source_vertex(lowering: _CopyLowering, step: Step) -> int:
+    """What the paths among the sources are in: another stage, an image, or the context."""
+    if not step.command.sources or step.command.sources[0] is None:
+        needed = any(not is_url(text) for text in lowering.sources)
+        return step.scope.local(LocalSourceOp("context")) if needed else SCRATCH
+    source = step.command.sources[0]
     if not source.dispatched:
         raise BuildError(
             f'cannot copy from stage "{source.name or source.base_name}", it needs to be defined before current stage '
-            f'"{state.label}"'
+            f'"{step.state.label}"'
         )
     return source.vertex
 
 
-def _split_parents(text: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+def _split_parents(text: str, system: str) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
     """`--parents`: the directory before a `/./` pivot, the pattern below it, and the path that has to exist."""
     parent, pivot, pattern = text.partition("/./")
     if not pivot:
         parent, pattern = "/", text
-    absolute = Scope.join("/", pattern)
+    pattern = workpath.absolute("/", pattern, system)
     required: tuple[str, ...] = ()
     if not has_wildcards(parent) and not has_wildcards(pattern):
-        required = (Scope.join("/", posixpath.normpath(posixpath.join(parent, absolute.lstrip("/")))),)
-    return parent, (absolute.removeprefix("/"),), required
+        required = (workpath.absolute("/", workpath.clean(f"{parent}/{pattern}"), system),)
+    return parent, (pattern.removeprefix("/"),), required
 
 
 def has_wildcards(name: str) -> bool:
@@ -231,10 +232,23 @@ def has_wildcards(name: str) -> bool:
     return False
 
 
-def is_git_source(text: str) -> bool:
-    """Whether an ADD source names a git repository (Dockerfile reference, ADD: private and public git)."""
-    if text.startswith(_GIT_PREFIXES):
-        return True
-    if text.startswith(("http://", "https://")):
-        return urlsplit(text).path.split("#")[0].endswith(".git")
-    return text.startswith("github.com/")
+def is_url(text: str) -> bool:
+    """Whether a source is fetched over HTTP(S), and not as a git repository."""
+    return text.startswith(("http://", "https://")) and _git_ref(text) is None
+
+
+def _git_ref(text: str) -> GitRef | None:
+    """As parse_git_ref; one with a wrong query is none."""
+    try:
+        return parse_git_ref(text)
+    except DockerfileError:
+        return None
+
+
+def _filename(url: str) -> str:
+    """What a file fetched from `url` is called."""
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        path = ""
+    return posixpath.basename(unquote(path).rstrip("/")) or "__unnamed__"

@@ -36,6 +36,19 @@ class HttpSourceOp(NamedTuple):
     checksum: str
 
 
+class GitSourceOp(NamedTuple):
+    """What is checked out of a git repository."""
+
+    remote: str
+    ref: str = ""
+    subdir: str = ""
+    checksum: str = ""
+    """The commit that it must be."""
+    keep_git_dir: bool = False
+    submodules: bool = True
+    fetch_by_commit: bool = False
+
+
 class MountOp(NamedTuple):
     """One `RUN --mount`, evaluated. `input` is an index into the vertex's inputs, SCRATCH for none."""
 
@@ -124,7 +137,7 @@ class MergeOp(NamedTuple):
     """The layers of input 1 on top of input 0, whatever input 0 holds (COPY --link)."""
 
 
-Op: TypeAlias = ImageSourceOp | LocalSourceOp | HttpSourceOp | ExecOp | FileOp | MergeOp
+Op: TypeAlias = ImageSourceOp | LocalSourceOp | HttpSourceOp | GitSourceOp | ExecOp | FileOp | MergeOp
 
 
 class Vertex(NamedTuple):

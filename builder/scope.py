@@ -1,23 +1,35 @@
-"""What is shared while one Dockerfile is lowered: the options, the global ARGs, and the vertices made so far."""
+"""What is shared while one Dockerfile is lowered: the options, the global ARGs, the linter and the vertices so far."""
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from builder.options import BuildOptions
 from builder.plan import LocalSourceOp, Vertex
 from grammar.errors import DockerfileError
+from grammar.ignore import IgnoreMatcher
+from grammar.lint import Linter
 from grammar.words import Lexer
+
+
+class Checks(NamedTuple):
+    """Where findings go, and what the context leaves out (None: there is no ignore file)."""
+
+    linter: Linter
+    ignored: IgnoreMatcher | None = None
 
 
 class Scope:
     """Collects vertices; the same operation on the same inputs is one vertex, whoever asks for it."""
 
-    def __init__(self, options: BuildOptions, escape: str, global_args: Mapping[str, str]) -> None:
+    def __init__(
+        self, options: BuildOptions, escape: str, global_args: Mapping[str, str], checks: Checks | None = None
+    ) -> None:
         self.options = options
         self.lexer = Lexer(escape)
         self.global_args = global_args
+        self.checks = checks or Checks(Linter())
         self.vertices: list[Vertex] = []
         self._known: dict[tuple[object, ...], int] = {}
         self._shown_raw = Lexer(escape, raw_quotes=True, skip_unset_env=True)
@@ -43,22 +55,3 @@ class Scope:
             filled = text
         keyword, blank, rest = filled.partition(" ")
         return keyword.upper() + blank + rest
-
-    @staticmethod
-    def join(parent: str, path: str) -> str:
-        """An absolute path: `path` itself if it is one, else below `parent`, cleaned."""
-        if path.startswith("/"):
-            return path
-        joined = posixpath.normpath(posixpath.join("/", parent, path))
-        return joined.replace("//", "/", 1) if joined.startswith("//") else joined
-
-    @classmethod
-    def join_keeping_slash(cls, parent: str, path: str) -> str:
-        """As `join`, with a trailing `/` or `/.` kept: COPY's destination tells a directory by it."""
-        wanted = "./" if path in (".", "") else path
-        joined = cls.join(parent, wanted)
-        if wanted.endswith("/") and not joined.endswith("/"):
-            return joined + "/"
-        if wanted.endswith("/.") and not joined.endswith("/."):
-            return joined.rstrip("/") + "/."
-        return joined

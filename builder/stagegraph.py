@@ -1,105 +1,39 @@
-"""The stages of a Dockerfile as a graph: which stage is based on which, which reads which, and what each base is.
+"""The stages of a Dockerfile as a graph: which stage is based on which, and which reads which.
 
-Knows names, platforms and ONBUILD triggers; the instructions themselves are `lower`'s.
-Source: Dockerfile reference (FROM, COPY --from, RUN --mount, ONBUILD) and BuildKit's behaviour.
+Knows names and platforms; what a base is, is `bases`' business, and the instructions themselves are `lower`'s.
+Source: Dockerfile reference (FROM, COPY --from, RUN --mount) and BuildKit's behaviour.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+import re
+from collections.abc import Sequence
 
-from builder.config import ImageConfig
+from builder import lint_from
+from builder.args import GlobalArgs
 from builder.errors import BuildError, Location
-from builder.plan import SCRATCH
-from builder.sources import BaseSource, SourceResolver
+from builder.sources import SourceResolver
+from builder.stage import Command, StageState, at
 from grammar.errors import DockerfileError
-from grammar.nodes import CopyInstruction, Instruction, OnbuildInstruction, RunInstruction, Stage
+from grammar.lint import Linter
+from grammar.mount_flag import parse_mount
+from grammar.nodes import CopyInstruction, Instruction, RunInstruction, Stage
 from grammar.platforms import Platform, parse_platform
-from grammar.reference import parse_reference
-from grammar.stages import parse_trigger
-from grammar.words import Lexer
+from grammar.words import Lexer, WordMatches
 
-
-class Command(NamedTuple):
-    """An instruction with the stages that it reads (by position of its mounts; a COPY has at most one)."""
-
-    instruction: Instruction
-    sources: tuple[StageState | None, ...]
-    location: Location
-    on_build: bool = False
-
-
-class StageState:
-    """One stage while it is being resolved and lowered. Identity, not value: stages refer to each other."""
-
-    def __init__(self, name: str, base_name: str, location: Location) -> None:
-        self.name = name
-        self.label = name
-        self.base_name = base_name
-        self.location = location
-        self.base: StageState | None = None
-        self.platform: Platform | None = None
-        self.context: BaseSource | None = None
-        self.source: BaseSource | None = None
-        self.commands: list[Command] = []
-        self.instructions: tuple[Instruction, ...] = ()
-        self.unregistered = False
-        self.resolved = False
-        self.triggers_added = False
-        self.dispatched = False
-        self.no_cache = False
-        self.image: ImageConfig | None = None
-        self.env: dict[str, str] = {}
-        self.cwd = "/"
-        self.build_args: list[tuple[str, str | None]] = []
-        self.vertex = SCRATCH
-        self.step = 0
-        self.steps = 0
-        self.cmd_set = False
-
-    def depends_on(self) -> Iterator[StageState]:
-        """Stages whose files this one reads, without its base."""
-        for command in self.commands:
-            for source in command.sources:
-                if source is not None:
-                    yield source
-
-    def step_name(self, text: str, *, on_build: bool = False) -> str:
-        """`[stage 2/5] text`, counting one step up. Source: BuildKit's progress names."""
-        if not self.steps:
-            return text
-        self.step += 1
-        width = int(1 + math.log10(self.steps))
-        label = self.label + " " if self.label else ""
-        return f"[{label}{self.step:{width}d}/{self.steps}] {'ONBUILD ' if on_build else ''}{text}"
-
-
-@contextmanager
-def at(location: Location) -> Iterator[None]:
-    """Give errors raised inside the lines they belong to, unless they know better."""
-    try:
-        yield
-    except BuildError as error:
-        error.location = error.location or location
-        raise
-    except DockerfileError as error:
-        if error.range is not None:
-            raise
-        raise BuildError(error.message, hint=error.hint, location=location) from error
+_INDEX = re.compile("[+-]?[0-9]{1,18}")
+SCRATCH_NAME = "scratch"
 
 
 class StageGraph:
     """All stages of one Dockerfile, later also the images that its commands name (they come unregistered)."""
 
-    def __init__(self, filename: str, escape: str, global_args: Mapping[str, str], *, host: Platform) -> None:
+    def __init__(self, filename: str, escape: str, arguments: GlobalArgs, *, host: Platform, linter: Linter) -> None:
         self.filename = filename
         self.lexer = Lexer(escape)
-        self._escape = escape
-        self.global_args = global_args
+        self.arguments = arguments
         self._host = host
+        self._linter = linter
         self.states: list[StageState] = []
         self._by_name: dict[str, StageState] = {}
 
@@ -121,8 +55,19 @@ class StageGraph:
                     state.instructions = ()
                 state.steps = _count_steps(state)
 
+    def _expanded(self, text: str, stage: Stage) -> WordMatches:
+        """A word of FROM with the ARGs before it; those that nobody declared are remarked on."""
+        unset: set[str] = set()
+        values = self.arguments.values
+        try:
+            self.lexer.process_word(text, values, unset)
+        finally:
+            linter = self._linter.for_comments(stage.comments)
+            lint_from.check_undeclared(unset, self.arguments.declared, stage.range, linter)
+        return self.lexer.process_word_with_matches(text, values)
+
     def _base_name(self, stage: Stage) -> str:
-        name = self.lexer.process_word(stage.base, self.global_args)
+        name = self._expanded(stage.base, stage).result
         if not name:
             raise BuildError(
                 f"base name ({stage.base}) should not be blank",
@@ -133,11 +78,13 @@ class StageGraph:
     def _platform(self, stage: Stage) -> Platform | None:
         if not stage.platform:
             return None
-        text = self.lexer.process_word(stage.platform, self.global_args)
-        if not text:
+        found = self._expanded(stage.platform, stage)
+        linter = self._linter.for_comments(stage.comments)
+        lint_from.check_platform(stage, found, self.arguments.values, self._host, linter)
+        if not found.result:
             raise BuildError(f"empty platform value from expression {stage.platform}")
         try:
-            return parse_platform(text, self._host)
+            return parse_platform(found.result, self._host)
         except DockerfileError as error:
             raise BuildError(f"failed to parse platform {stage.platform}: {error.message}", hint=error.hint) from error
 
@@ -158,7 +105,7 @@ class StageGraph:
         found = self.find(name)
         if found is None:
             names = [state.name for state in self.states if state.name]
-            raise BuildError(f'target stage "{name}" could not be found', hint=_stage_hint(name, names))
+            raise BuildError(f'target stage "{name}" could not be found', hint=stage_hint(name, names))
         return found
 
     def connect(self) -> None:
@@ -168,19 +115,19 @@ class StageGraph:
                 rows = instruction.range
                 location = Location(self.filename, rows.start_line, rows.end_line)
                 with at(location):
-                    state.commands.append(self._command(instruction, location))
+                    state.commands.append(self.command(instruction, location))
         if len(self.states) == 1:
             self.states[0].label = ""
 
-    def _command(self, instruction: Instruction, location: Location, *, on_build: bool = False) -> Command:
+    def command(self, instruction: Instruction, location: Location, *, on_build: bool = False) -> Command:
+        """An instruction with the stages and images that it reads; images that are new are registered."""
         sources: tuple[StageState | None, ...] = ()
         if isinstance(instruction, CopyInstruction) and instruction.from_:
             sources = (self._copy_source(instruction.from_, location),)
         elif isinstance(instruction, RunInstruction):
-            sources = tuple(
-                self._mount_source(mount_from(value), location) if mount_from(value) else None
-                for value in instruction.mounts
-            )
+            # A mount without `from` counts as one from scratch, and so can be found by number, too.
+            names = [parse_mount(value, None).from_ or SCRATCH_NAME for value in instruction.mounts]
+            sources = tuple(self._source(name, location) for name in names)
         return Command(instruction, sources, location, on_build)
 
     def _copy_source(self, name: str, location: Location) -> StageState:
@@ -189,17 +136,16 @@ class StageGraph:
                 "variable expansion is not supported for --from, define a new stage with FROM using ARG from global "
                 "scope as a workaround"
             )
-        digits = name[1:] if name[:1] in "+-" else name
-        if digits.isascii() and digits.isdecimal():
-            index = int(name)
-            if not 0 <= index < len(self.states):
-                raise BuildError(
-                    f"invalid stage index {index}", hint=f"the stages are numbered 0 to {len(self.states) - 1}"
-                )
-            return self.states[index]
-        return self._mount_source(name, location)
+        if not _INDEX.fullmatch(name):
+            return self._source(name, location)
+        index = int(name)
+        if not 0 <= index < len(self.states):
+            raise BuildError(
+                f"invalid stage index {index}", hint=f"the stages are numbered 0 to {len(self.states) - 1}"
+            )
+        return self.states[index]
 
-    def _mount_source(self, name: str, location: Location) -> StageState:
+    def _source(self, name: str, location: Location) -> StageState:
         found = self.find(name)
         if found is not None:
             return found
@@ -220,89 +166,14 @@ class StageGraph:
             pending += [*([state.base] if state.base else []), *state.depends_on()]
         return [state for state in self.states if id(state) in seen]
 
-    def resolve(self, target: StageState, resolver: SourceResolver, default: Platform) -> list[StageState]:
-        """Look up the bases of all reachable stages and run their ONBUILD triggers in; returns the reachable stages."""
-        while True:
-            reachable = self.reachable(target)
-            for state in reachable:
-                if state.base is None and not state.resolved:
-                    with at(state.location):
-                        self._resolve_base(state, resolver, default)
-            added = [self._add_triggers(state) for state in reachable]
-            if not any(added):
-                return reachable
-
-    def _resolve_base(self, state: StageState, resolver: SourceResolver, default: Platform) -> None:
-        state.resolved = True
-        if state.context is None and state.base_name == "scratch":
-            state.platform = default
-            state.source = BaseSource(None, None, default)
-            state.dispatched = state.unregistered
-            return
-        platform = state.platform or default
-        source = state.context
-        if source is None:
-            try:
-                parse_reference(state.base_name)
-            except DockerfileError as error:
-                hint = error.hint
-                if self.find(state.base_name):
-                    hint = f"a stage is named in lower case: FROM {state.base_name.lower()}"
-                raise BuildError(
-                    f'failed to parse stage name "{state.base_name}": {error.message}', hint=hint
-                ) from error
-            source = resolver.named_context(state.base_name, platform) or self._image(state, resolver, platform)
-        state.source = source
-        state.platform = source.platform if state.context is not None else platform
-        state.dispatched = state.unregistered or state.context is not None
-
-    def _image(self, state: StageState, resolver: SourceResolver, platform: Platform) -> BaseSource:
-        try:
-            return resolver.image(state.base_name, platform)
-        except BuildError as error:
-            names = [other.name for other in self.states if other.name]
-            error.hint = _stage_hint(state.base_name, names) or error.hint
-            raise
-
-    def _add_triggers(self, state: StageState) -> bool:
-        """Put the base's ONBUILD triggers in front of the stage's commands; True when they name new stages."""
-        if state.triggers_added or state.dispatched:
-            return False
-        state.triggers_added = True
-        triggers: list[str] = []
-        if state.base is not None:
-            triggers = [
-                command.instruction.expression
-                for command in state.base.commands
-                if isinstance(command.instruction, OnbuildInstruction)
-            ]
-        elif state.source is not None and state.source.document is not None:
-            triggers = list(ImageConfig(state.source.document).triggers)
-        commands = []
-        for text in triggers:
-            with at(state.location):
-                instruction = parse_trigger(text, self._escape)
-                commands.append(self._command(instruction, state.location, on_build=True))
-        state.commands[:0] = commands
-        state.steps += len(commands)
-        return any(command.sources for command in commands)
-
-
-def mount_from(value: str) -> str:
-    """The `from` field of a `--mount` value as written, empty when there is none."""
-    for field in value.split(","):
-        key, _, rest = field.strip('"').partition("=")
-        if key.lower() == "from":
-            return rest
-    return ""
-
 
 def _count_steps(state: StageState) -> int:
-    steps = 1 if state.base is None and state.base_name != "scratch" else 0
+    steps = 1 if state.base is None and state.base_name != SCRATCH_NAME else 0
     return steps + sum(i.keyword in ("RUN", "COPY", "ADD", "WORKDIR") for i in state.instructions)
 
 
-def _stage_hint(name: str, names: Sequence[str]) -> str | None:
+def stage_hint(name: str, names: Sequence[str]) -> str | None:
+    """A stage that `name` may have meant."""
     import difflib
 
     near = difflib.get_close_matches(name.lower(), names, 1)

@@ -91,17 +91,26 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
+def find_directive(source: bytes, name: str, comment: str = "#") -> Directive | None:
+    """The directive of this name, after an optional `#!` line, which the line reader does not skip."""
+    text, skipped = _without_interpreter(source)
+    found = _read(DirectiveReader(comment, skipped + 1), text)[0]
+    return next((directive for directive in found if directive.name == name), None)
+
+
 def detect_syntax(source: bytes) -> Syntax | None:
     """The front end named by `# syntax=`, `// syntax=` or `{"syntax": ...}`, after an optional `#!` line."""
-    text = source.decode("utf-8", "surrogateescape").removeprefix(BOM)
-    skipped = 0
-    if text.startswith("#!"):
-        text, skipped = text.partition("\n")[2], 1
     for comment in ("#", "//"):
-        for directive in _read(DirectiveReader(comment, skipped + 1), text)[0]:
-            if directive.name == "syntax":
-                return Syntax(directive.value.partition(" ")[0], directive.value, directive.line)
-    return _syntax_in_json(text, skipped)
+        directive = find_directive(source, "syntax", comment)
+        if directive is not None:
+            return Syntax(directive.value.partition(" ")[0], directive.value, directive.line)
+    return _syntax_in_json(*_without_interpreter(source))
+
+
+def _without_interpreter(source: bytes) -> tuple[str, int]:
+    """The text without a `#!` line, and the number of lines left out."""
+    text = source.decode("utf-8", "surrogateescape").removeprefix(BOM)
+    return (text.partition("\n")[2], 1) if text.startswith("#!") else (text, 0)
 
 
 def _syntax_in_json(text: str, line: int) -> Syntax | None:

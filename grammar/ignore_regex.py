@@ -65,14 +65,17 @@ class Atom(NamedTuple):
 def go_expression(pattern: str) -> str:
     """The expression that moby builds for `pattern`, without its anchors."""
     parts: list[str] = []
-    chars = list(replace_undecodable(pattern).removeprefix("\ufeff"))
-    while chars:
-        char = chars.pop(0)
-        if char == "*" and chars[:1] == ["*"]:
-            del chars[: 2 if chars[1:2] == ["/"] else 1]
-            parts.append(_ANY_DIRECTORIES if chars else ".*")
+    text = replace_undecodable(pattern).removeprefix("\ufeff")
+    position = 0
+    while position < len(text):
+        char = text[position]
+        position += 1
+        if char == "*" and text.startswith("*", position):
+            position += 2 if text.startswith("/", position + 1) else 1
+            parts.append(_ANY_DIRECTORIES if position < len(text) else ".*")
         elif char == "\\":
-            parts.append("\\" + (chars.pop(0) if chars else ""))
+            parts.append("\\" + text[position : position + 1])
+            position += 1
         else:
             parts.append(_TRANSLATED.get(char, "\\" + char if char in _ESCAPED_LITERALS else char))
     return "".join(parts)
@@ -211,7 +214,7 @@ class _PositionSet:
 
     def __init__(self, atoms: list[Atom]) -> None:
         self.states = [state for atom in atoms for state in _states(atom)]
-        self.tests = [re.compile(state.text.removesuffix("*")).fullmatch for state in self.states]
+        self.tests = [re.compile(_one_character(state)).fullmatch for state in self.states]
         self.final = 1 << len(self.states)
         self.steps: dict[str, tuple[int, int]] = {}
 
@@ -243,6 +246,11 @@ class _PositionSet:
             staying |= (fits and state.kind in ("many", "inside")) << index
         self.steps[char] = moving, staying
         return moving, staying
+
+
+def _one_character(state: Atom) -> str:
+    """The expression of one character that the state takes."""
+    return state.text.removesuffix("*") if state.kind in ("many", "inside") else state.text
 
 
 def _states(atom: Atom) -> list[Atom]:

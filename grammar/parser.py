@@ -36,6 +36,8 @@ _RULES = {
 _STARTS = ["head", "words", "words_form", "command_form", "pairs", "names", "health"]
 _HEREDOC_KEYWORDS = frozenset(("RUN", "COPY", "ADD"))
 _MAX_TRIGGER_DEPTH = 100
+MAX_SOURCE_SIZE = 16 << 20
+"""Bytes of a file; BuildKit's messages hold no larger one either."""
 _BLANK = "\t\v\f\r "
 
 WHITE_SPACE_CLASS = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
@@ -65,6 +67,9 @@ def parse_ast(source: bytes, *, filename: str = "Dockerfile", escape: str = "\\"
 def read_ast(source: bytes, *, filename: str = "Dockerfile", escape: str = "\\") -> tuple[Ast, list[DockerfileError]]:
     """The instructions of `source` that can be read, and what is wrong with the others, located, in order. Where the
     lines after a fault cannot be told from it, the reading ends there."""
+    if len(source) > MAX_SOURCE_SIZE:
+        error = DockerfileError(f"file has {len(source)} bytes, expected at most {MAX_SOURCE_SIZE}")
+        return Ast(escape, (), None, (), ()), [error.located(Range(1, 1), filename=filename)]
     reader = LineReader(source, escape)
     nodes: list[AstNode] = []
     warnings: list[ParserWarning] = []

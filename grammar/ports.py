@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from grammar.characters import quoted, to_lower
 from grammar.errors import DockerfileError
@@ -18,27 +19,48 @@ _NUMBER = re.compile(r"[+-]?0*([0-9]{1,5})")
 _BRACKETED = re.compile(r"\[([^\[\]]*)\]")
 
 
+class PortSpec(NamedTuple):
+    """One word of EXPOSE, cut into its parts; what is not there is ""."""
+
+    word: str
+    address: str
+    host: str
+    numbers: str
+    protocol: str
+    """As written, tcp if it is not."""
+
+    @property
+    def is_mapping(self) -> bool:
+        """Whether it says where on the host the port goes."""
+        return bool(self.address or self.host)
+
+    def ports(self) -> list[str]:
+        """Ports with protocol, such as "80/tcp", ranges unrolled. Raises DockerfileError."""
+        _check_address(self.address, self.word)
+        first, last = _range(self.numbers, self.word)
+        if self.host:
+            host_first, host_last = _range(self.host, self.word)
+            if last != first and last - first != host_last - host_first:
+                raise DockerfileError(f"port {quoted(self.word)} has two ranges of different length", subject=self.word)
+        protocol = to_lower(self.protocol)
+        return [f"{number}/{protocol}" for number in range(first, last + 1)]
+
+
 def parse_ports(words: Sequence[str]) -> list[str]:
-    """Ports with protocol, such as "80/tcp", ranges unrolled, in the given order. Raises DockerfileError."""
-    return [port for word in words for port in _parse_port(word)]
+    """The ports of all words, in the given order. Raises DockerfileError."""
+    return [port for word in words for port in split_port(word).ports()]
 
 
-def _parse_port(word: str) -> list[str]:
+def split_port(word: str) -> PortSpec:
+    """The parts of one word. Raises DockerfileError if it has no number or an unknown protocol."""
     rest, _, container = word.rpartition(":")
     address, _, host = rest.rpartition(":")
     numbers, _, protocol = container.partition("/")
-    protocol = to_lower(protocol) or "tcp"
     if not numbers:
         raise DockerfileError(f"port {quoted(word)} has no number", subject=word)
-    if protocol not in PROTOCOLS:
+    if (to_lower(protocol) or "tcp") not in PROTOCOLS:
         raise DockerfileError(f"port {quoted(word)} has an unknown protocol, expected tcp, udp or sctp", subject=word)
-    _check_address(address, word)
-    first, last = _range(numbers, word)
-    if host:
-        host_first, host_last = _range(host, word)
-        if last != first and last - first != host_last - host_first:
-            raise DockerfileError(f"port {quoted(word)} has two ranges of different length", subject=word)
-    return [f"{number}/{protocol}" for number in range(first, last + 1)]
+    return PortSpec(word, address, host, numbers, protocol or "tcp")
 
 
 def _range(text: str, word: str) -> tuple[int, int]:

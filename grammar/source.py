@@ -17,6 +17,9 @@ from grammar.position import Range
 
 ESCAPES = ("\\", "`")
 
+MAX_INSTRUCTIONS = 100_000
+"""Instructions of a file: whatever is in them, they are read in seconds and kept in little memory."""
+
 
 class LogicalLine(NamedTuple):
     """An instruction's text: physical lines joined at their continuations, nothing put between them."""
@@ -50,7 +53,7 @@ class LineReader:
         """Every instruction's line. Raises DockerfileError for a bad directive, and at the end if the reading was
         cut or nothing was found."""
         comments: list[str] = []
-        found = False
+        found = 0
         while (line := self._next()) is not None:
             if self.line == 1:
                 line = line.removeprefix(BOM)
@@ -63,9 +66,11 @@ class LineReader:
             if not text:
                 continue
             column = len(line) - len(line.lstrip(WHITE_SPACE)) + 1
+            if found == MAX_INSTRUCTIONS:
+                raise DockerfileError(f"more than {MAX_INSTRUCTIONS} instructions", range=Range(self.line, self.line))
             yield self._joined(text, column, tuple(comments))
-            comments, found = [], True
-        self._check_end(found)
+            comments, found = [], found + 1
+        self._check_end(found > 0)
 
     def heredoc_body(self, heredoc: Heredoc, start_line: int) -> Heredoc:
         """`heredoc` with its content: the raw lines up to the one that is its name."""
@@ -111,7 +116,7 @@ class LineReader:
     def _joined(self, text: str, column: int, comments: tuple[str, ...]) -> LogicalLine:
         """The logical line that starts with `text`, the current physical line."""
         start_line = self.line
-        kept, continues = self._without_continuation(text)
+        kept, continues = cut_continuation(text, self.escape)
         parts = [kept]
         has_blank = False
         while continues and (line := self._next()) is not None:
@@ -122,16 +127,9 @@ class LineReader:
             if not stripped:
                 has_blank = True
                 continue
-            kept, continues = self._without_continuation(line)
+            kept, continues = cut_continuation(line, self.escape)
             parts.append(kept)
         return LogicalLine("".join(parts), start_line, self.line, column, comments, has_blank)
-
-    def _without_continuation(self, line: str) -> tuple[str, bool]:
-        """`line` up to its continuation, and whether it has one: the escape token, not doubled, at the line's end."""
-        text = line.rstrip(" \t")
-        if text.endswith(self.escape) and not text.endswith(self.escape * 2):
-            return text[:-1], True
-        return line, False
 
     def _check_end(self, found: bool) -> None:
         place = Range(self.line, self.line)
@@ -143,6 +141,14 @@ class LineReader:
             )
             error.reported_line = self.line
             raise error
+
+
+def cut_continuation(line: str, escape: str) -> tuple[str, bool]:
+    """`line` up to its continuation, and whether it has one: the escape token, not doubled, at the line's end."""
+    text = line.rstrip(" \t")
+    if text.endswith(escape) and not text.endswith(escape * 2):
+        return text[:-1], True
+    return line, False
 
 
 def _take_comment(line: str, comments: list[str]) -> None:

@@ -35,9 +35,15 @@ class Lexer:
     ) -> None:
         self._options = LexerOptions(escape, raw_quotes, raw_escapes, skip_process_quotes, skip_unset_env)
 
-    def process_word(self, word: str, env: Mapping[str, str]) -> str:
-        """`word` expanded, as one string. Raises DockerfileError for a quote, a brace or a modifier that is wrong."""
-        return WordReader(self._options, word, env).read()
+    def process_word(self, word: str, env: Mapping[str, str], unset: set[str] | None = None) -> str:
+        """`word` expanded, as one string; names that `env` has not are added to `unset`, whatever comes of it.
+        Raises DockerfileError for a quote, a brace or a modifier that is wrong."""
+        reader = WordReader(self._options, word, env)
+        try:
+            return reader.read()
+        finally:
+            if unset is not None:
+                unset |= reader.unmatched
 
     def process_words(self, word: str, env: Mapping[str, str]) -> list[str]:
         """`word` expanded and then split at white space outside quotes; quoted empty strings make no word."""

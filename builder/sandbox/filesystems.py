@@ -11,13 +11,21 @@ import stat
 from typing import NamedTuple
 
 from builder.sandbox import syscalls
-from builder.sandbox.operations import EMPTY_DIR, SandboxState, clone_mount
+from builder.sandbox.operations import (
+    EMPTY_DIR,
+    NEW_ROOT,
+    SCRATCH_DIR,
+    SKELETON_DIR,
+    SOURCES_DIR,
+    SandboxState,
+    clone_mount,
+)
 from builder.sandbox.targets import open_in_root, open_system_dir
 
 NOSUID, NODEV, NOEXEC = syscalls.MOUNT_ATTR_NOSUID, syscalls.MOUNT_ATTR_NODEV, syscalls.MOUNT_ATTR_NOEXEC
 READ_ONLY = syscalls.MOUNT_ATTR_RDONLY
 
-MASKED_PATHS = (
+MASKED_IN_PROC = (
     "/proc/asound",
     "/proc/acpi",
     "/proc/interrupts",
@@ -28,9 +36,8 @@ MASKED_PATHS = (
     "/proc/timer_stats",
     "/proc/sched_debug",
     "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
 )
+MASKED_IN_SYS = ("/sys/firmware", "/sys/devices/virtual/powercap")
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _CHARACTER_DEVICES = {
@@ -76,6 +83,24 @@ def attach(state: SandboxState, mount_fd: int, system_dir: str) -> None:
     os.close(target_fd)
 
 
+class MakeScratch(NamedTuple):
+    """A tmpfs of this step alone, below /proc where it hides nothing that is needed, with a place for each use.
+
+    Until the root is there, the kernel's filesystems are put together in its skeleton.
+    """
+
+    def describe(self) -> str:
+        return "make a private tmpfs"
+
+    def perform(self, state: SandboxState) -> None:
+        mount_fd = new_filesystem("tmpfs", (("mode", "0700"),), NOSUID | NODEV)
+        syscalls.move_mount(mount_fd, syscalls.AT_FDCWD, SCRATCH_DIR)
+        for path in (NEW_ROOT, EMPTY_DIR, SKELETON_DIR, SOURCES_DIR):
+            os.mkdir(os.path.basename(path), 0o755, dir_fd=mount_fd)
+        os.close(mount_fd)
+        state.root_fd = os.open(SKELETON_DIR, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 class MountFilesystem(NamedTuple):
     """One kernel filesystem at its usual place."""
 
@@ -92,10 +117,7 @@ class MountFilesystem(NamedTuple):
         attach(state, mount_fd, self.target)
         if self.fstype == "proc":
             state.proc_device = os.fstat(mount_fd).st_dev
-        if self.fstype == "devpts" and state.spec.terminal:
-            state.pts_fd = mount_fd
-        else:
-            os.close(mount_fd)
+        os.close(mount_fd)
 
 
 class MakeDevices(NamedTuple):
@@ -124,8 +146,9 @@ class MakeDevices(NamedTuple):
 
 
 class MountCgroupView(NamedTuple):
-    """The control groups of this step below /sys/fs/cgroup, read-only: one mount for v2, one per v1 hierarchy."""
+    """The control groups of this step, read-only: one mount for v2, one per v1 hierarchy."""
 
+    target: str
     hierarchies: tuple[tuple[str, str, Options], ...]
     """Directory name ("" for v2 alone), fstype and options of each."""
     attributes: int
@@ -136,19 +159,34 @@ class MountCgroupView(NamedTuple):
     def perform(self, state: SandboxState) -> None:
         if [name for name, _, _ in self.hierarchies] == [""]:
             mount_fd = new_filesystem("cgroup2", (), self.attributes)
-            attach(state, mount_fd, "sys/fs/cgroup")
+            attach(state, mount_fd, self.target)
             os.close(mount_fd)
             return
         tmpfs_fd = new_filesystem("tmpfs", (("mode", "0755"),), self.attributes & ~READ_ONLY)
         for name, _, _ in self.hierarchies:
             os.mkdir(name, 0o755, dir_fd=tmpfs_fd)
         syscalls.mount_setattr(tmpfs_fd, self.attributes)
-        attach(state, tmpfs_fd, "sys/fs/cgroup")
+        attach(state, tmpfs_fd, self.target)
         os.close(tmpfs_fd)
         for name, fstype, options in self.hierarchies:
             mount_fd = new_filesystem(fstype, options, self.attributes)
-            attach(state, mount_fd, f"sys/fs/cgroup/{name}")
+            attach(state, mount_fd, f"{self.target}/{name}")
             os.close(mount_fd)
+
+
+class MoveFromSkeleton(NamedTuple):
+    """A filesystem that was made before the root, with everything that is mounted in it, to its place."""
+
+    name: str
+    target: str
+
+    def describe(self) -> str:
+        return f"mount /{self.target}"
+
+    def perform(self, state: SandboxState) -> None:
+        mount_fd = syscalls.open_tree(syscalls.AT_FDCWD, f"{SKELETON_DIR}/{self.name}", 0)
+        attach(state, mount_fd, self.target)
+        os.close(mount_fd)
 
 
 class MaskPaths(NamedTuple):

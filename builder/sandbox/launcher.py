@@ -21,10 +21,23 @@ from typing import Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import syscalls
+from builder.sandbox.network import etc_mounts
 from builder.sandbox.spec import ExitStatus, Mount, ProcessSpec, RootMount
 from builder.sandbox.stubs import remove_stubs
 from builder.sandbox.userns import check_privileges
-from builder.sandbox.wire import CONTROL_FD, HEADER, KILL, MAX_FDS, MAX_REPLY, RUN, Stub, decode_failure, encode
+from builder.sandbox.wire import (
+    CONTROL_FD,
+    KILL,
+    MAX_FDS,
+    MAX_REPLY,
+    RUN,
+    RUN_INSECURE,
+    Message,
+    Stub,
+    decode_failure,
+    encode,
+    send_message,
+)
 
 
 class Streams(NamedTuple):
@@ -95,7 +108,9 @@ class Launcher:
         stubs: list[Stub] = []
         with ours, contextlib.ExitStack() as opened:
             with theirs:
-                self._request(step, spec, root, _descriptors(spec, streams, opened, theirs.fileno()))
+                wire_spec, fds = _descriptors(spec, streams, opened, theirs.fileno())
+                kind = RUN_INSECURE if spec.insecure else RUN
+                self._request(Message(kind, step, 0, encode(wire_spec, root), tuple(fds)))
             try:
                 return self._follow(step, ours, stubs, on_start)
             except BaseException:
@@ -110,7 +125,7 @@ class Launcher:
         """Send a signal to pid 1 of a step; no error if it has ended."""
         with self._lock, contextlib.suppress(OSError):
             if self._control is not None:
-                self._control.sendall(HEADER.pack(KILL, step, 0, number))
+                send_message(self._control, Message(KILL, step, number, b"", ()))
 
     def close(self) -> None:
         """End every step and the launcher, for good. Idempotent."""
@@ -123,16 +138,12 @@ class Launcher:
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
 
-    def _request(self, step: int, spec: ProcessSpec, root: RootMount, sent: tuple[ProcessSpec, list[int]]) -> None:
-        wire_spec, fds = sent
-        body = encode(wire_spec, root)
-        header = HEADER.pack(RUN, step, len(body), 0)
+    def _request(self, message: Message) -> None:
         with self._lock:
             if self._control is None:
                 raise SandboxError("the sandbox launcher was closed")
             try:
-                socket.send_fds(self._control, [header], fds)
-                self._control.sendall(body)
+                send_message(self._control, message)
             except OSError as error:
                 raise SandboxError("the sandbox launcher ended unexpectedly") from error
 
@@ -208,7 +219,7 @@ def _descriptors(
     opened.callback(os.close, null_fd)
     fds = [answer_fd, *(null_fd if fd is None else fd for fd in streams)]
     mounts: list[Mount] = []
-    for mount in spec.mounts:
+    for mount in (*etc_mounts(spec), *spec.mounts):
         if isinstance(mount.source, int):
             fds.append(_detached(mount.source, opened))
             mounts.append(mount._replace(source=len(fds) - 2))

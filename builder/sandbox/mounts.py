@@ -14,7 +14,7 @@ from typing import NamedTuple
 from builder.errors import BuildError
 from builder.sandbox import overlay, syscalls
 from builder.sandbox.filesystems import NODEV, NOSUID, READ_ONLY, new_filesystem
-from builder.sandbox.operations import SCRATCH_DIR, STEP_DIR, SandboxState, clone_mount
+from builder.sandbox.operations import NEW_ROOT, SOURCES_DIR, SandboxState, clone_mount
 from builder.sandbox.spec import Mount
 from builder.sandbox.targets import open_in_root, open_target
 
@@ -35,27 +35,7 @@ class AttachMount(NamedTuple):
         source_fd = _SOURCES[self.mount.kind](state, self.mount, self.number)
         is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
         target_fd = open_target(state, self.mount.target, is_directory=is_directory)
-        _refuse_proc(state, target_fd, self.mount.target)
-        syscalls.move_mount(source_fd, target_fd)
-        os.close(source_fd)
-        os.close(target_fd)
-
-
-class BindEtcFile(NamedTuple):
-    """A file that the launcher wrote, read-only in the place of the image's."""
-
-    name: str
-    target: str
-
-    def describe(self) -> str:
-        return f"mount {self.target}"
-
-    def perform(self, state: SandboxState) -> None:
-        source = os.open(f"{SCRATCH_DIR}/{self.name}", os.O_PATH | os.O_CLOEXEC)
-        attributes = READ_ONLY | NOSUID | NODEV | syscalls.MOUNT_ATTR_NOEXEC
-        source_fd = clone_mount(source, attributes)
-        target_fd = open_target(state, self.target, is_directory=False)
-        _refuse_proc(state, target_fd, self.target)
+        _refuse_proc(target_fd, self.mount.target)
         syscalls.move_mount(source_fd, target_fd)
         os.close(source_fd)
         os.close(target_fd)
@@ -64,7 +44,7 @@ class BindEtcFile(NamedTuple):
 def _attach_tmpfs(state: SandboxState, mount: Mount) -> None:
     """A tmpfs with the mode of the directory it covers, unless one is given."""
     target_fd = open_target(state, mount.target, is_directory=True)
-    _refuse_proc(state, target_fd, mount.target)
+    _refuse_proc(target_fd, mount.target)
     mode = mount.options.get("mode")
     if mode is None:
         mode = stat.S_IMODE(os.fstat(target_fd).st_mode)
@@ -93,7 +73,7 @@ def _overlay_source(state: SandboxState, mount: Mount, number: int) -> int:
     """Merged layers, with a throw-away upper directory in memory unless they are read-only or bring one."""
     options = mount.options
     lower_dirs, upper_dir, work_dir = options["lower_dirs"], options.get("upper_dir"), options.get("work_dir")
-    place = f"{_scratch(state)}/{number}"
+    place = f"{SOURCES_DIR}/{number}"
     os.mkdir(place, 0o700)
     if upper_dir is None and not mount.read_only:
         upper_dir, work_dir = f"{place}/upper", f"{place}/work"
@@ -120,16 +100,20 @@ def _make_upper(upper_dir: str, lower_dirs: Sequence[str]) -> None:
         os.chmod(upper_dir, stat.S_IMODE(below.st_mode))
 
 
-def _file_source(state: SandboxState, mount: Mount, number: int) -> int:
+def _file_source(_state: SandboxState, mount: Mount, number: int) -> int:
     """A file with the given content on this step's own tmpfs."""
     options = mount.options
-    path = f"{_scratch(state)}/{number}"
+    path = f"{SOURCES_DIR}/{number}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with open(fd, "wb") as file:
-        file.write(os.fsencode(options.get("content", "")))
-        os.fchown(file.fileno(), options.get("uid", 0), options.get("gid", 0))
+    try:
+        content = memoryview(os.fsencode(options.get("content", "")))
+        while content:
+            content = content[os.write(fd, content) :]
+        os.fchown(fd, options.get("uid", 0), options.get("gid", 0))
         mode = options.get("mode")
-        os.fchmod(file.fileno(), 0o644 if mode is None else mode)
+        os.fchmod(fd, 0o644 if mode is None else mode)
+    finally:
+        os.close(fd)
     attributes = NOSUID | NODEV | (READ_ONLY if mount.read_only else 0)
     return clone_mount(os.open(path, os.O_PATH | os.O_CLOEXEC), attributes)
 
@@ -157,17 +141,8 @@ def _below(fd: int, mount: Mount) -> int:
         os.close(fd)
 
 
-def _scratch(state: SandboxState) -> str:
-    """A directory on a tmpfs of this step's own, which goes with it."""
-    if not state.has_scratch:
-        mount_fd = new_filesystem("tmpfs", (("mode", "0700"),), NOSUID)
-        syscalls.move_mount(mount_fd, syscalls.AT_FDCWD, STEP_DIR)
-        os.close(mount_fd)
-        state.has_scratch = True
-    return STEP_DIR
-
-
-def _refuse_proc(state: SandboxState, target_fd: int, target: str) -> None:
+def _refuse_proc(target_fd: int, target: str) -> None:
     """No mount in /proc, by whatever name: security decisions rest on what is read there (CVE-2019-16884)."""
-    if os.fstat(target_fd).st_dev == state.proc_device:
+    path = os.readlink(f"/proc/self/fd/{target_fd}")
+    if f"{path}/".startswith(f"{NEW_ROOT}/proc/"):
         raise BuildError(f'mount target "{target}" is in /proc')

@@ -6,11 +6,12 @@ Runs under `python -I -S`.
 from __future__ import annotations
 
 import fcntl
+import posixpath
 import socket
 import struct
 from collections.abc import Sequence
 
-from builder.sandbox.spec import ProcessSpec
+from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec
 
 NONE, HOST = "none", "host"
 MODES = (NONE, HOST)
@@ -26,6 +27,20 @@ def bring_up_loopback() -> None:
         request = struct.pack("16sh22x", b"lo", 0)
         flags = struct.unpack_from("h", fcntl.ioctl(control, _SIOCGIFFLAGS, request), 16)[0]
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
+
+
+def etc_mounts(spec: ProcessSpec) -> tuple[Mount, ...]:
+    """/etc/hosts and /etc/resolv.conf, read-only, unless the spec mounts something of its own there."""
+    taken = {posixpath.normpath(f"/{mount.target}") for mount in spec.mounts}
+    contents = {
+        "/etc/hosts": hosts_text(spec.hostname or DEFAULT_HOSTNAME, spec.extra_hosts),
+        "/etc/resolv.conf": resolv_conf_text(spec),
+    }
+    return tuple(
+        Mount("file", target, read_only=True, options={"content": content})
+        for target, content in contents.items()
+        if target not in taken
+    )
 
 
 def hosts_text(hostname: str, extra_hosts: Sequence[str]) -> str:

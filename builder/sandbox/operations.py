@@ -6,20 +6,20 @@ Owns the state that operations share, and those on namespaces and on the root. R
 from __future__ import annotations
 
 import os
-import socket
 from typing import NamedTuple, Protocol
 
 from builder.sandbox import network, overlay, syscalls
 from builder.sandbox.passwd import ROOT, User
-from builder.sandbox.spec import ProcessSpec, RootMount
+from builder.sandbox.spec import RootMount
 from builder.sandbox.wire import Stub
 
 SCRATCH_DIR = "/proc/fs"
-"""Where the launcher has its private tmpfs: a directory that every Linux has and no step needs a mount source from."""
+"""Where a step has its private tmpfs: a directory that every Linux has and no step needs a mount source from."""
 
 NEW_ROOT = f"{SCRATCH_DIR}/root"
 EMPTY_DIR = f"{SCRATCH_DIR}/empty"
-STEP_DIR = f"{SCRATCH_DIR}/step"
+SKELETON_DIR = f"{SCRATCH_DIR}/skeleton"
+SOURCES_DIR = f"{SCRATCH_DIR}/sources"
 
 NAMESPACES = {
     "mount": syscalls.CLONE_NEWNS,
@@ -33,24 +33,20 @@ NAMESPACES = {
 class SandboxState:
     """What operations leave for later ones."""
 
-    def __init__(self, spec: ProcessSpec, fds: tuple[int, ...], control: socket.socket) -> None:
-        self.spec = spec
-        self.control = control
-        """Where the one who asked for the step listens."""
-        self.fds = fds
+    def __init__(self) -> None:
+        self.fds: tuple[int, ...] = ()
         """Descriptors that came with the request: stdin, stdout, stderr, then sources of mounts."""
         self.root_fd = -1
+        """The new root; while that is not there yet, the skeleton with the kernel's filesystems."""
         self.upper_fd = -1
         self.proc_device = -1
         """The st_dev of the sandbox's /proc."""
-        self.pts_fd = -1
         self.terminal_fd = -1
         self.device_attributes = 0
         """MOUNT_ATTR_NODEV where nothing else keeps a step from the host's devices."""
         self.stubs: list[Stub] = []
         self.user: User = ROOT
         self.env: dict[str, str] = {}
-        self.has_scratch = False
 
 
 class Operation(Protocol):
@@ -93,8 +89,9 @@ class Unshare(NamedTuple):
         for name in self.names:
             flags |= NAMESPACES[name]
         syscalls.unshare(flags)
-        # Nothing that is mounted from here on may show up on the host.
-        syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
+        if "mount" in self.names:
+            # Nothing that is mounted here may show up on the host; what the host mounts is still needed as a source.
+            syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
 
 
 class BringUpLoopback(NamedTuple):
@@ -124,6 +121,7 @@ class MountRoot(NamedTuple):
         if len(root.lower_dirs) + (root.upper_dir is not None) == 1:
             fd = clone_mount(fd, self.attributes | (0 if root.upper_dir else syscalls.MOUNT_ATTR_RDONLY))
         syscalls.move_mount(fd, syscalls.AT_FDCWD, NEW_ROOT)
+        os.close(state.root_fd)
         state.root_fd = fd
         if root.upper_dir is not None:
             state.upper_fd = os.open(root.upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -150,6 +148,7 @@ class Pivot(NamedTuple):
         syscalls.pivot_root(".", ".")
         syscalls.umount2(".", syscalls.MNT_DETACH)
         os.chdir("/")
+        syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
         if state.upper_fd >= 0:
             os.close(state.upper_fd)
             state.upper_fd = -1

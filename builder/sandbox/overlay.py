@@ -17,6 +17,11 @@ _OPTIONS = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
 _LONGEST_VALUE = 200
 """fsconfig(2) takes at most 255 bytes; longer paths go through /proc/self/fd."""
 
+_PLACE = "/proc/fs"
+"""Where an overlay can be mounted for a moment: a directory that every Linux has."""
+
+Options = Sequence[tuple[str, str]]
+
 HOST_ATTRIBUTES = syscalls.MOUNT_ATTR_NODEV | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NOEXEC
 """For mounts that only this process reads and writes: nothing of an image is run or opened as a device."""
 
@@ -43,7 +48,7 @@ def mount_detached(
         return _overlay(lower_dirs, upper_dir, work_dir, attributes=attributes, volatile=volatile)
     except OSError as error:
         raise SandboxError(
-            f"overlay of {len(lower_dirs)} lower directories: {error.strerror}: {error.filename}",
+            f"overlay of {len(lower_dirs)} lower directories: {(error.strerror or '').lower()}: {error.filename}",
             hint="overlayfs needs a local filesystem with extended attributes, and Linux 5.12 or newer",
         ) from error
 
@@ -61,43 +66,91 @@ def _empty_root() -> int:
 def _overlay(
     lower_dirs: Sequence[str], upper_dir: str | None, work_dir: str | None, *, attributes: int, volatile: bool
 ) -> int:
-    """The overlay by fsopen(2); by mount(2) where the kernel does not know `lowerdir+` yet (before 6.8)."""
+    """The overlay by fsopen(2), or by mount(2) where the kernel does not know `lowerdir+` yet (before 6.8)."""
+    if upper_dir is None:
+        attributes |= syscalls.MOUNT_ATTR_RDONLY
+    named = [("upperdir", upper_dir), ("workdir", work_dir), *_OPTIONS]
+    options = [(key, value) for key, value in named if value is not None]
+    if volatile and upper_dir is not None:
+        options.append(("volatile", ""))
+    try:
+        return _by_fsopen(lower_dirs, options, attributes)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+    return _by_mount(lower_dirs, options, attributes)
+
+
+def _by_fsopen(lower_dirs: Sequence[str], options: Options, attributes: int) -> int:
+    """One option per lower directory, so that any number of them fits."""
     opened: list[int] = []
     fs_fd = syscalls.fsopen("overlay")
     try:
         syscalls.fsconfig_set_string(fs_fd, "source", "overlay")
-        lower = [_short(path, opened) for path in lower_dirs]
-        _configure(fs_fd, lower)
-        for key, path in (("upperdir", upper_dir), ("workdir", work_dir)):
-            if path is not None:
-                syscalls.fsconfig_set_string(fs_fd, key, _short(path, opened))
-        for key, value in _OPTIONS:
-            syscalls.fsconfig_set_string(fs_fd, key, value)
-        if volatile and upper_dir is not None:
-            syscalls.fsconfig_set_flag(fs_fd, "volatile")
+        for path in lower_dirs:
+            syscalls.fsconfig_set_string(fs_fd, "lowerdir+", _short(path, opened))
+        for key, value in options:
+            if value:
+                syscalls.fsconfig_set_string(fs_fd, key, _short(value, opened))
+            else:
+                syscalls.fsconfig_set_flag(fs_fd, key)
         syscalls.fsconfig_create(fs_fd)
-        return syscalls.fsmount(fs_fd, attributes | (0 if upper_dir is not None else syscalls.MOUNT_ATTR_RDONLY))
+        return syscalls.fsmount(fs_fd, attributes)
     finally:
-        os.close(fs_fd)
-        for fd in opened:
+        for fd in (fs_fd, *opened):
             os.close(fd)
 
 
-def _configure(fs_fd: int, lower: Sequence[str]) -> None:
-    """Name the lower directories, one by one where the kernel can, else in one string."""
+def _by_mount(lower_dirs: Sequence[str], options: Options, attributes: int) -> int:
+    """One page of options, enough for some 200 directories.
+
+    mount(2) needs a place: in a mount namespace that a thread of its own has for as long as it takes.
+    """
+    import threading
+
+    done: list[int | OSError] = []
+
+    def mount_apart() -> None:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWNS)
+            done.append(_mount_and_copy(lower_dirs, options, attributes))
+        except OSError as error:
+            done.append(error)
+
+    thread = threading.Thread(target=mount_apart)
+    thread.start()
+    thread.join()
+    if isinstance(done[0], OSError):
+        raise done[0]
+    return done[0]
+
+
+def _mount_and_copy(lower_dirs: Sequence[str], options: Options, attributes: int) -> int:
+    """A detached copy of an overlay mounted in this thread's mount namespace."""
+    opened: list[int] = []
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     try:
-        for path in lower:
-            syscalls.fsconfig_set_string(fs_fd, "lowerdir+", path)
-    except OSError as error:
-        joined = ":".join(lower)
-        if error.errno != errno.EINVAL or len(joined) > 255:
-            raise
-        syscalls.fsconfig_set_string(fs_fd, "lowerdir", joined)
+        # Opened only now: a layer has to be on a mount of the namespace that the overlay is made in.
+        words = ["lowerdir=" + ":".join(_by_descriptor(path, opened) for path in lower_dirs)]
+        for key, value in options:
+            shown = _by_descriptor(value, opened) if value.startswith("/") else value
+            words.append(f"{key}={shown}" if shown else key)
+        syscalls.mount("overlay", _PLACE, fstype="overlay", options=",".join(words))
+    finally:
+        for fd in opened:
+            os.close(fd)
+    mount_fd = syscalls.open_tree(syscalls.AT_FDCWD, _PLACE, syscalls.OPEN_TREE_CLONE)
+    syscalls.mount_setattr(mount_fd, attributes)
+    return mount_fd
 
 
-def _short(path: str, opened: list[int]) -> str:
-    """`path`, or a short name without special characters for it that is good while `opened` is."""
-    if len(os.fsencode(path)) <= _LONGEST_VALUE and not any(c in path for c in ":\\,"):
-        return path
+def _short(value: str, opened: list[int]) -> str:
+    """`value`, or if it is a long path or one with special characters a short name that is good while `opened` is."""
+    if len(os.fsencode(value)) <= _LONGEST_VALUE and not any(c in value for c in ":\\,"):
+        return value
+    return _by_descriptor(value, opened)
+
+
+def _by_descriptor(path: str, opened: list[int]) -> str:
     opened.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     return f"/proc/self/fd/{opened[-1]}"

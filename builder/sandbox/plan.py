@@ -6,10 +6,11 @@ Runs under `python -I -S`.
 from __future__ import annotations
 
 import posixpath
+import socket
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.sandbox import capabilities, mounts, network, seccomp, syscalls
+from builder.sandbox import capabilities, mounts, network, seccomp
 from builder.sandbox import filesystems as fs
 from builder.sandbox import operations as ops
 from builder.sandbox import process as proc
@@ -21,29 +22,52 @@ _SAFE = fs.NOSUID | fs.NODEV | fs.NOEXEC
 
 
 class Surroundings(NamedTuple):
-    """What the launcher knows and a spec does not."""
+    """What the launcher knows before a step is asked for."""
 
     hierarchies: tuple[Hierarchy, ...]
     groups: tuple[str, ...]
     """Control group directories of this step."""
     guards_devices: bool
+    insecure: bool
     permitted: int
     """The launcher's own capabilities: a step cannot have more."""
-    etc_files: tuple[tuple[str, str], ...]
-    """Name on the launcher's tmpfs and target of the files for /etc."""
 
 
-def plan(spec: ProcessSpec, root: RootMount, surroundings: Surroundings) -> tuple[ops.Operation, ...]:
-    """The operations, first to last. Raises BuildError for a spec that no sandbox can satisfy."""
+def preparation(surroundings: Surroundings) -> tuple[ops.Operation, ...]:
+    """What every step begins with, whatever it is: done ahead, so that a step only waits for the rest."""
+    # The cgroup namespace has its root wherever the process is when it is made.
+    join = [ops.JoinCgroups(tuple(f"{group}/cgroup.procs" for group in surroundings.groups))]
+    pts_options = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5"))
+    planned: list[ops.Operation] = [
+        *(join if surroundings.groups else []),
+        ops.Unshare(("mount", "uts", "ipc", "cgroup")),
+        fs.MakeScratch(),
+        fs.MountFilesystem("proc", "proc", (), _SAFE),
+        fs.MakeDevices(has_loop_devices=surroundings.insecure),
+        fs.MountFilesystem("devpts", "dev/pts", pts_options, fs.NOSUID | fs.NOEXEC),
+        fs.MountFilesystem("mqueue", "dev/mqueue", (), _SAFE),
+    ]
+    if surroundings.hierarchies:
+        mounted = _cgroup_mounts(surroundings.hierarchies)
+        planned.append(fs.MountCgroupView("cgroup", mounted, _SAFE | _protected(surroundings)))
+    if not surroundings.insecure:
+        planned += [fs.MaskPaths(fs.MASKED_IN_PROC), fs.ProtectPaths(fs.READ_ONLY_PATHS)]
+    return (*planned, proc.StartSession())
+
+
+def plan(
+    spec: ProcessSpec, root: RootMount, surroundings: Surroundings, control: socket.socket
+) -> tuple[ops.Operation, ...]:
+    """The operations that follow the preparation. Raises BuildError for a spec that no sandbox can satisfy."""
     _check(spec)
     return (
-        *_namespaces(spec, surroundings),
-        ops.MountRoot(root, device_attributes(spec, surroundings)),
+        *_network(spec),
+        ops.MountRoot(root, device_attributes(surroundings)),
         *_system_mounts(spec, surroundings),
-        *_step_mounts(spec, surroundings),
+        *_step_mounts(spec),
         *_restrictions(spec, root),
         ops.Pivot(),
-        *_process(spec, surroundings),
+        *_process(spec, surroundings, control),
     )
 
 
@@ -55,36 +79,30 @@ def _check(spec: ProcessSpec) -> None:
             raise BuildError(f'unknown mount kind "{mount.kind}"', hint=f"expected one of {', '.join(mounts.KINDS)}")
 
 
-def device_attributes(spec: ProcessSpec, surroundings: Surroundings) -> int:
+def device_attributes(surroundings: Surroundings) -> int:
     """MOUNT_ATTR_NODEV for everything writable, unless control groups or trust make it needless."""
-    return 0 if spec.insecure or surroundings.guards_devices else fs.NODEV
+    return 0 if surroundings.insecure or surroundings.guards_devices else fs.NODEV
 
 
-def _namespaces(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Operation]:
-    names = ["mount", "uts", "ipc", "cgroup"] + (["network"] if spec.network == network.NONE else [])
-    planned: list[ops.Operation] = [ops.Unshare(tuple(names))]
-    if surroundings.groups:
-        # Before the cgroup namespace is made, whose root is wherever the process is then.
-        planned.insert(0, ops.JoinCgroups(tuple(f"{group}/cgroup.procs" for group in surroundings.groups)))
-    if spec.network == network.NONE:
-        planned.append(ops.BringUpLoopback())
-    return planned
+def _protected(surroundings: Surroundings) -> int:
+    return 0 if surroundings.insecure else fs.READ_ONLY
+
+
+def _network(spec: ProcessSpec) -> list[ops.Operation]:
+    return [ops.Unshare(("network",)), ops.BringUpLoopback()] if spec.network == network.NONE else []
 
 
 def _system_mounts(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Operation]:
-    pts_options = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5"))
     shm_options = (("mode", "1777"), ("size", str(spec.shm_size)))
-    protected = 0 if spec.insecure else syscalls.MOUNT_ATTR_RDONLY
     planned: list[ops.Operation] = [
-        fs.MountFilesystem("proc", "proc", (), _SAFE),
-        fs.MakeDevices(has_loop_devices=spec.insecure),
-        fs.MountFilesystem("devpts", "dev/pts", pts_options, fs.NOSUID | fs.NOEXEC),
+        fs.MoveFromSkeleton("proc", "proc"),
+        fs.MoveFromSkeleton("dev", "dev"),
         fs.MountFilesystem("tmpfs", "dev/shm", shm_options, _SAFE),
-        fs.MountFilesystem("mqueue", "dev/mqueue", (), _SAFE),
-        fs.MountFilesystem("sysfs", "sys", (), _SAFE | protected),
+        # Shows the network namespace of the process that mounts it.
+        fs.MountFilesystem("sysfs", "sys", (), _SAFE | _protected(surroundings)),
     ]
     if surroundings.hierarchies:
-        planned.append(fs.MountCgroupView(_cgroup_mounts(surroundings.hierarchies), _SAFE | protected))
+        planned.append(fs.MoveFromSkeleton("cgroup", "sys/fs/cgroup"))
     return planned
 
 
@@ -100,14 +118,10 @@ def _cgroup_mounts(hierarchies: tuple[Hierarchy, ...]) -> tuple[tuple[str, str, 
     return tuple(mounted)
 
 
-def _step_mounts(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Operation]:
-    """The step's own mounts, outer ones first; its own /etc/hosts goes before the launcher's."""
+def _step_mounts(spec: ProcessSpec) -> list[ops.Operation]:
+    """The step's own mounts, outer ones first."""
     numbered = sorted(enumerate(spec.mounts), key=lambda entry: _parts(entry[1]))
-    taken = {posixpath.normpath(f"/{mount.target}") for mount in spec.mounts}
-    planned: list[ops.Operation] = [
-        mounts.BindEtcFile(name, target) for name, target in surroundings.etc_files if target not in taken
-    ]
-    return planned + [mounts.AttachMount(mount, index) for index, mount in numbered]
+    return [mounts.AttachMount(mount, number) for number, mount in numbered]
 
 
 def _parts(mount: Mount) -> list[str]:
@@ -117,7 +131,7 @@ def _parts(mount: Mount) -> list[str]:
 def _restrictions(spec: ProcessSpec, root: RootMount) -> list[ops.Operation]:
     planned: list[ops.Operation] = []
     if not spec.insecure:
-        planned += [fs.MaskPaths(fs.MASKED_PATHS), fs.ProtectPaths(fs.READ_ONLY_PATHS)]
+        planned.append(fs.MaskPaths(fs.MASKED_IN_SYS))
     if spec.terminal:
         planned.append(proc.OpenTerminal())
     if root.read_only or spec.read_only_root:
@@ -125,22 +139,21 @@ def _restrictions(spec: ProcessSpec, root: RootMount) -> list[ops.Operation]:
     return planned
 
 
-def _process(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Operation]:
+def _process(spec: ProcessSpec, surroundings: Surroundings, control: socket.socket) -> list[ops.Operation]:
     names = capabilities.NAMES if spec.insecure else spec.capabilities
     mask = capabilities.mask_of(names) & surroundings.permitted
     planned: list[ops.Operation] = [
         ops.SetHostname(spec.hostname or DEFAULT_HOSTNAME),
-        proc.StartSession(),
-        proc.LookUpUser(),
+        proc.LookUpUser(spec.user, spec.env, spec.add_home),
         proc.EnterDirectory(spec.cwd or "/"),
         proc.ConnectStreams(),
         proc.SetLimits(spec.rlimits, spec.umask),
     ]
     if spec.seccomp and not spec.insecure:
         planned.append(proc.InstallSeccomp(seccomp.compile_default(frozenset(names))))
-    planned += [
+    return [
+        *planned,
         proc.DropPrivileges(mask, spec.no_new_privileges),
-        proc.AnnounceStart(),
+        proc.AnnounceStart(control),
         proc.Execute(spec.argv),
     ]
-    return planned

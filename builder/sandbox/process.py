@@ -21,7 +21,7 @@ from builder.errors import BuildError
 from builder.sandbox import passwd, syscalls
 from builder.sandbox.filesystems import is_null
 from builder.sandbox.operations import SandboxState, clone_mount
-from builder.sandbox.targets import make_directories, open_in_root
+from builder.sandbox.targets import make_directories, open_system_dir
 from builder.sandbox.wire import CommandError
 
 _RLIMITS = "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime"
@@ -53,31 +53,34 @@ class OpenTerminal(NamedTuple):
         return "open a terminal"
 
     def perform(self, state: SandboxState) -> None:
-        state.terminal_fd = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=state.pts_fd)
+        dev_fd, pts_fd = (open_system_dir(state.root_fd, path) for path in ("dev", "dev/pts"))
+        state.terminal_fd = os.open("ptmx", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, dir_fd=pts_fd)
         fcntl.ioctl(state.terminal_fd, _TIOCSPTLCK, struct.pack("i", 0))
         number = struct.unpack("i", fcntl.ioctl(state.terminal_fd, _TIOCGPTN, bytes(4)))[0]
-        terminal = clone_mount(os.open(str(number), os.O_PATH | os.O_CLOEXEC, dir_fd=state.pts_fd), 0)
-        dev_fd = open_in_root(state.root_fd, "/dev", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        terminal = clone_mount(os.open(str(number), os.O_PATH | os.O_CLOEXEC, dir_fd=pts_fd), 0)
         os.mknod("console", stat.S_IFREG | 0o600, dir_fd=dev_fd)
         syscalls.move_mount(terminal, dev_fd, "console")
-        for fd in (terminal, dev_fd, state.pts_fd):
+        for fd in (terminal, dev_fd, pts_fd):
             os.close(fd)
 
 
 class LookUpUser(NamedTuple):
     """Who USER is in this image, and the environment that follows from it."""
 
+    user: str
+    env: tuple[str, ...]
+    add_home: bool
+
     def describe(self) -> str:
         return "look up the user"
 
     def perform(self, state: SandboxState) -> None:
         source = passwd.read_file(state.root_fd, "/etc/passwd")
-        spec = state.spec
-        group = passwd.read_file(state.root_fd, "/etc/group") if spec.user else None
-        state.user = passwd.resolve_user(spec.user, source, group)
-        pairs = (entry.partition("=") for entry in spec.env)
+        group = passwd.read_file(state.root_fd, "/etc/group") if self.user else None
+        state.user = passwd.resolve_user(self.user, source, group)
+        pairs = (entry.partition("=") for entry in self.env)
         state.env = {name: value for name, separator, value in pairs if separator and name}
-        if spec.add_home and not state.env.get("HOME"):
+        if self.add_home and not state.env.get("HOME"):
             state.env["HOME"] = passwd.home_of(state.user.uid, source)
 
 
@@ -88,7 +91,7 @@ class ConnectStreams(NamedTuple):
         return "connect the standard streams"
 
     def perform(self, state: SandboxState) -> None:
-        if state.spec.terminal:
+        if state.terminal_fd >= 0:
             terminal = fcntl.ioctl(state.terminal_fd, _TIOCGPTPEER, os.O_RDWR | os.O_NOCTTY)
             fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
             os.fchown(terminal, state.user.uid, -1)
@@ -176,13 +179,15 @@ class DropPrivileges(NamedTuple):
 class AnnounceStart(NamedTuple):
     """Tell the one who asked that only the program itself is missing now, and hand over the terminal."""
 
+    control: socket.socket
+
     def describe(self) -> str:
         return "announce the start"
 
     def perform(self, state: SandboxState) -> None:
         message = json.dumps({"ready": [list(stub) for stub in state.stubs]}).encode("ascii")
         fds = [state.terminal_fd] if state.terminal_fd >= 0 else []
-        socket.send_fds(state.control, [message], fds)
+        socket.send_fds(self.control, [message], fds)
 
 
 class Execute(NamedTuple):

@@ -1,12 +1,9 @@
 """The launcher's own process: waits for requests, forks a pid 1 for each, reports how it ended.
 
-It is pid 1 of a pid namespace of its own, so that nothing outlives it: when it dies, or when the program that started
-it closes the control socket by ending in whatever way, the kernel kills every step. Single-threaded, which is what
-makes forking and changing namespaces safe. Runs under `python -I -S`.
-
-    private mounts of this process (on /proc/fs, a tmpfs)
-      root      where a step attaches its root      empty      a directory that masks directories
-      step      where a step has its own tmpfs      etc-<n>    contents of /etc/hosts and /etc/resolv.conf
+One process is always forked ahead and has prepared what every step needs, so that a request only waits for the rest.
+The launcher is pid 1 of a pid namespace of its own, so that nothing outlives it: when it dies, or when the program that
+started it closes the control socket by ending in whatever way, the kernel kills every step. Single-threaded, which is
+what makes forking and changing namespaces safe. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -14,6 +11,7 @@ from __future__ import annotations
 import array  # noqa: F401 - socket.send_fds imports it, which must not be in each child
 import contextlib
 import gc
+import itertools
 import json
 import os
 import select
@@ -22,24 +20,39 @@ import socket
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.sandbox import capabilities, network, syscalls
+from builder.sandbox import capabilities, seccomp, syscalls
 from builder.sandbox.cgroup import GUARDED, OPEN, StepGroups, find_hierarchies
-from builder.sandbox.filesystems import new_filesystem
-from builder.sandbox.init import run_plan
-from builder.sandbox.operations import EMPTY_DIR, NEW_ROOT, SCRATCH_DIR, STEP_DIR, Operation, SandboxState
-from builder.sandbox.plan import Surroundings, device_attributes, plan
-from builder.sandbox.spec import DEFAULT_HOSTNAME, ProcessSpec, exit_status
-from builder.sandbox.wire import CONTROL_FD, HEADER, KILL, MAX_FDS, decode, encode_failure
+from builder.sandbox.init import run_step
+from builder.sandbox.plan import Surroundings
+from builder.sandbox.spec import ExitStatus, exit_status
+from builder.sandbox.wire import (
+    CONTROL_FD,
+    KILL,
+    RUN,
+    RUN_INSECURE,
+    Message,
+    encode_failure,
+    receive_message,
+    send_message,
+)
+
+
+class Waiting(NamedTuple):
+    """A process that has prepared a sandbox, or is about to, and waits for its request."""
+
+    pid: int
+    pidfd: int
+    requests: socket.socket
+    groups: tuple[str, ...]
 
 
 class RunningStep(NamedTuple):
     """A pid 1 that has not ended yet."""
 
     step: int
-    pid: int
-    pidfd: int
+    process: Waiting
     control: socket.socket
-    groups: tuple[str, ...]
+    """Where the one who asked for the step listens."""
 
 
 def main() -> None:
@@ -69,19 +82,23 @@ class Server:
     def __init__(self, control: socket.socket, outer_pid: int) -> None:
         self._control = control
         self._steps: dict[int, RunningStep] = {}
-        self._etc_files: dict[str, str] = {}
         self._permitted = capabilities.permitted()
         self._hierarchies = find_hierarchies()
         self._groups = StepGroups(outer_pid, self._hierarchies)
+        self._numbers = itertools.count(1)
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-        _make_private_mounts()
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
+        self._spare: Waiting | None = None
+        seccomp.compile_default(frozenset(capabilities.DEFAULT))
+        # Children are short-lived copies: a collection in them would only copy pages.
         gc.collect()
         gc.freeze()
+        gc.disable()
 
     def serve(self) -> None:
         """Handle requests and ends of steps until the control socket is closed."""
+        self._fork_ahead()
         while True:
             for fd, _ in self._poll.poll():
                 if fd != self._control.fileno():
@@ -92,119 +109,106 @@ class Server:
     def close(self) -> None:
         """Kill what still runs and remove the control groups."""
         for running in self._steps.values():
-            self._kill(running, signal.SIGKILL)
+            _kill(running.process, signal.SIGKILL)
         for running in self._steps.values():
             self._finish(running)
+        if self._spare is not None:
+            self._discard(self._spare)
         self._groups.close()
 
     def _handle_request(self) -> bool:
         """One message; False at the end of the socket."""
-        header, fds, _, _ = socket.recv_fds(self._control, HEADER.size, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
-        header += _receive(self._control, HEADER.size - len(header)) if header else b""
-        if len(header) < HEADER.size:
+        message = receive_message(self._control)
+        if message is None:
             return False
-        kind, step, size, number = HEADER.unpack(header)
-        if kind == KILL:
+        if message.kind == KILL:
             for running in self._steps.values():
-                if running.step == step:
-                    self._kill(running, number)
+                if running.step == message.step:
+                    _kill(running.process, message.number)
             return True
-        body = _receive(self._control, size)
-        if len(body) < size:
-            return False
-        control = socket.socket(fileno=fds[0])
         try:
-            self._start(step, body, control, tuple(fds[1:]))
+            self._start(message)
         finally:
-            for fd in fds[1:]:
+            for fd in message.fds[1:]:
                 os.close(fd)
         return True
 
-    def _start(self, step: int, body: bytes, control: socket.socket, fds: tuple[int, ...]) -> None:
-        """Fork a pid 1 that performs the plan of one request; failures go to the one who asked."""
-        groups: tuple[str, ...] = ()
+    def _start(self, message: Message) -> None:
+        """Give a request to a waiting process; failures go to the one who asked."""
+        control = socket.socket(fileno=message.fds[0])
         try:
-            spec, root = decode(body)
-            kind = OPEN if spec.insecure else GUARDED
-            groups = self._groups.create(step, kind)
-            surroundings = self._surroundings(spec, groups, kind)
-            planned = plan(spec, root, surroundings)
-            state = SandboxState(spec, fds, control)
-            state.device_attributes = device_attributes(spec, surroundings)
-            pid = self._fork(planned, state)
+            process = self._hand_over(message)
         except (OSError, BuildError) as error:
-            self._groups.remove(groups)
             _send(control, encode_failure("start the step", error)[0])
             control.close()
             return
-        pidfd = os.pidfd_open(pid)
-        self._steps[pidfd] = RunningStep(step, pid, pidfd, control, groups)
-        self._poll.register(pidfd, select.POLLIN)
+        self._steps[process.pidfd] = RunningStep(message.step, process, control)
+        self._poll.register(process.pidfd, select.POLLIN)
+        self._fork_ahead()
 
-    def _fork(self, planned: tuple[Operation, ...], state: SandboxState) -> int:
-        """A child that is pid 1 of a new pid namespace."""
+    def _hand_over(self, message: Message) -> Waiting:
+        if message.kind == RUN and self._spare is not None:
+            process, self._spare = self._spare, None
+            try:
+                send_message(process.requests, message)
+            except OSError:
+                # Killed while it waited, by whatever is short of memory.
+                self._discard(process)
+            else:
+                process.requests.close()
+                return process
+        process = self._fork(OPEN if message.kind == RUN_INSECURE else GUARDED)
+        send_message(process.requests, message)
+        process.requests.close()
+        return process
+
+    def _fork_ahead(self) -> None:
+        with contextlib.suppress(OSError):
+            self._spare = self._spare or self._fork(GUARDED)
+
+    def _fork(self, kind: str) -> Waiting:
+        """A child that is pid 1 of a new pid namespace and waits for a request."""
+        groups = self._groups.create(next(self._numbers), kind)
+        guards_devices = self._groups.guards_devices(kind)
+        surroundings = Surroundings(self._hierarchies, groups, guards_devices, kind == OPEN, self._permitted)
+        ours, theirs = socket.socketpair()
         syscalls.unshare(syscalls.CLONE_NEWPID)
         try:
             pid = os.fork()
             if not pid:
-                run_plan(planned, state)
-            return pid
+                run_step(theirs.fileno(), surroundings)
+        except OSError:
+            ours.close()
+            self._groups.remove(groups)
+            raise
         finally:
+            theirs.close()
             # The next child needs a namespace of its own, and unshare(2) makes it below the active one only.
             syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
-
-    def _surroundings(self, spec: ProcessSpec, groups: tuple[str, ...], kind: str) -> Surroundings:
-        hosts = network.hosts_text(spec.hostname or DEFAULT_HOSTNAME, spec.extra_hosts)
-        etc_files = (
-            (self._etc_file(hosts), "/etc/hosts"),
-            (self._etc_file(network.resolv_conf_text(spec)), "/etc/resolv.conf"),
-        )
-        guards = self._groups.guards_devices(kind)
-        return Surroundings(self._hierarchies, groups, guards, self._permitted, etc_files)
-
-    def _etc_file(self, content: str) -> str:
-        """The name of a file on the private tmpfs that holds `content`; steps only ever see it read-only."""
-        if content not in self._etc_files:
-            name = f"etc-{len(self._etc_files)}"
-            with open(f"{SCRATCH_DIR}/{name}", "wb") as file:
-                file.write(os.fsencode(content))
-                os.fchmod(file.fileno(), 0o644)
-            self._etc_files[content] = name
-        return self._etc_files[content]
+        return Waiting(pid, os.pidfd_open(pid), ours, groups)
 
     def _finish(self, running: RunningStep) -> None:
         """Collect a pid 1; when it is gone, so is everything else in its pid namespace."""
-        self._poll.unregister(running.pidfd)
-        _, status = os.waitpid(running.pid, 0)
-        self._groups.remove(running.groups)
-        _send(running.control, json.dumps({"exit": exit_status(status)}).encode("ascii"))
+        self._poll.unregister(running.process.pidfd)
+        status = self._collect(running.process)
+        _send(running.control, json.dumps({"exit": status}).encode("ascii"))
         running.control.close()
-        os.close(running.pidfd)
 
-    def _kill(self, running: RunningStep, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            syscalls.pidfd_send_signal(running.pidfd, number)
+    def _discard(self, process: Waiting) -> None:
+        _kill(process, signal.SIGKILL)
+        process.requests.close()
+        self._collect(process)
 
-
-def _make_private_mounts() -> None:
-    syscalls.unshare(syscalls.CLONE_NEWNS)
-    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
-    mount_fd = new_filesystem("tmpfs", (("mode", "0700"),), syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV)
-    syscalls.move_mount(mount_fd, syscalls.AT_FDCWD, SCRATCH_DIR)
-    os.close(mount_fd)
-    for path in (NEW_ROOT, EMPTY_DIR, STEP_DIR):
-        os.mkdir(path, 0o755)
+    def _collect(self, process: Waiting) -> ExitStatus:
+        _, status = os.waitpid(process.pid, 0)
+        os.close(process.pidfd)
+        self._groups.remove(process.groups)
+        return exit_status(status)
 
 
-def _receive(control: socket.socket, size: int) -> bytes:
-    """Exactly `size` bytes, fewer at the end of the socket."""
-    received = bytearray()
-    while len(received) < size:
-        chunk = control.recv(size - len(received))
-        if not chunk:
-            break
-        received += chunk
-    return bytes(received)
+def _kill(process: Waiting, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        syscalls.pidfd_send_signal(process.pidfd, number)
 
 
 def _send(control: socket.socket, message: bytes) -> None:

@@ -165,7 +165,7 @@ def setns(fd: int, kind: int) -> None:
     _check(_libc.setns(fd, kind), "setns")
 
 
-def mount(source: str, target: str, fstype: str = "", flags: int = 0, options: str = "") -> None:
+def mount(source: str, target: str, *, fstype: str = "", flags: int = 0, options: str = "") -> None:
     """mount(2); `options` is the filesystem's own option string."""
     result = _libc.mount(
         os.fsencode(source), os.fsencode(target), fstype.encode() or None, flags, os.fsencode(options) or None

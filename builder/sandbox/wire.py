@@ -1,13 +1,15 @@
 """The messages between the launcher and those who use it.
 
-On the control socket (a stream): a header, then for "run" the JSON of the spec and the root, with the descriptors of
-the step's own socket, its streams and sources of mounts. On the step's socket (packets of JSON) come `ready` with the
-mount points that were made, `failure`, and at last `exit`. Runs under `python -I -S`.
+On the control socket (a stream): a header, for RUN with the descriptors of the step's own socket, its streams and its
+sources of mounts, and then the JSON of the spec and the root; the launcher passes the same on to the process that
+becomes the step. On the step's socket (packets of JSON) come `ready` with the mount points that were made, `failure`,
+and at last `exit`. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import struct
 from typing import Any, NamedTuple
 
@@ -16,8 +18,8 @@ from builder.sandbox.spec import Mount, ProcessSpec, RootMount
 
 CONTROL_FD = 3
 HEADER = struct.Struct("=cIIi")
-"""RUN or KILL, step, size of what follows, signal."""
-RUN, KILL = b"r", b"k"
+"""RUN, RUN_INSECURE or KILL; step; size of what follows; signal."""
+RUN, RUN_INSECURE, KILL = b"r", b"i", b"k"
 MAX_FDS = 250
 MAX_REPLY = 1 << 20
 EXIT_NOT_STARTED = 125
@@ -36,6 +38,45 @@ class Stub(NamedTuple):
 
     path: str
     inode: int
+
+
+class Message(NamedTuple):
+    """One request as it came."""
+
+    kind: bytes
+    step: int
+    number: int
+    body: bytes
+    fds: tuple[int, ...]
+
+
+def send_message(connection: socket.socket, message: Message) -> None:
+    """Send a request. Raises OSError when nobody is there any more."""
+    header = HEADER.pack(message.kind, message.step, len(message.body), message.number)
+    socket.send_fds(connection, [header], message.fds)
+    connection.sendall(message.body)
+
+
+def receive_message(connection: socket.socket) -> Message | None:
+    """The next request, its descriptors close-on-exec; None at the end, also in the middle of one."""
+    header, fds, _, _ = socket.recv_fds(connection, HEADER.size, MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+    header += _receive(connection, HEADER.size - len(header)) if header else b""
+    if len(header) < HEADER.size:
+        return None
+    kind, step, size, number = HEADER.unpack(header)
+    body = _receive(connection, size)
+    return Message(kind, step, number, body, tuple(fds)) if len(body) == size else None
+
+
+def _receive(connection: socket.socket, size: int) -> bytes:
+    """Exactly `size` bytes, fewer at the end of the connection."""
+    received = bytearray()
+    while len(received) < size:
+        chunk = connection.recv(size - len(received))
+        if not chunk:
+            break
+        received += chunk
+    return bytes(received)
 
 
 def encode(spec: ProcessSpec, root: RootMount) -> bytes:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from builder import codec
+from builder import codec, order
+from builder.graph import keep_needed
 from builder.ops import definition
 from builder.plan import SCRATCH, CopyAction, ExecOp, FileOp, ImageSourceOp, MkdirAction, MountOp, Plan, Vertex
 from builder.schedule import Schedule
@@ -143,3 +144,19 @@ def test_plan_keeps_inputs_before_their_readers() -> None:
     plan: Plan = plan_of("FROM busybox AS a\nRUN x\nFROM busybox AS b\nRUN y\nFROM a\nCOPY --from=b / /\nRUN z\n")
     for index, vertex in enumerate(plan.vertices):
         assert all(source < index for source in vertex.inputs)
+
+
+@pytest.mark.parametrize(
+    ("text", "chain"),
+    [
+        ("FROM busybox\nRUN a\nCOPY b /c\nRUN d\n", True),
+        ("FROM busybox\nCOPY --from=busybox /a /b\n", True),
+        ("FROM scratch\nENV A=b\n", True),
+        ("FROM busybox AS unused\nRUN x\nFROM busybox\nRUN y\n", True),
+        ("FROM busybox AS a\nRUN x\nFROM busybox\nCOPY --from=a / /\n", False),
+    ],
+)
+def test_a_chain_needs_no_graph(text: str, chain: bool) -> None:
+    plan = plan_of(text)
+    assert order.is_chain(plan) == chain
+    assert keep_needed(plan) == plan

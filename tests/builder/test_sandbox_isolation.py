@@ -10,7 +10,7 @@ import pytest
 from sandboxes import PATH, Box, make_root
 
 from builder.errors import BuildError
-from builder.sandbox.filesystems import MASKED_PATHS, READ_ONLY_PATHS
+from builder.sandbox.filesystems import MASKED_IN_PROC, MASKED_IN_SYS, READ_ONLY_PATHS
 from builder.sandbox.wire import CommandError
 
 
@@ -108,7 +108,7 @@ def test_masked_files_are_empty_and_masked_directories_too(box: Box) -> None:
     script = (
         'for p in "$@"; do [ -d $p ] && echo $(ls -A $p | wc -l); [ -f $p ] && cat $p; [ -c $p ] && cat $p; done; true'
     )
-    result = box.run("/bin/sh", "-c", script, "sh", *MASKED_PATHS)
+    result = box.run("/bin/sh", "-c", script, "sh", *MASKED_IN_PROC, *MASKED_IN_SYS)
     assert set(result.lines) == {"0"}
     assert box.run("echo x > /proc/keys; cat /proc/keys").out == ""
 
@@ -249,6 +249,6 @@ def test_a_script_of_proc_self_exe_cannot_write_the_interpreter(box: Box) -> Non
 
 def test_nothing_of_the_host_is_in_the_mount_table(box: Box) -> None:
     mounts = [line.split()[1] for line in box.run("cat /proc/mounts").lines]
-    assert mounts[0] == "/"
+    assert mounts.count("/") == 1
     assert all(path == "/" or path.startswith(("/proc", "/dev", "/sys", "/etc/")) for path in mounts)
     assert "none" not in {line.split()[0] for line in box.run("cat /proc/mounts").lines}

@@ -343,6 +343,33 @@ def test_a_volatile_root_is_an_overlay_without_syncs(box: Box) -> None:
     assert box.run(options).code == 1
 
 
+def test_a_kernel_without_single_lower_directories(box: Box, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(fs_fd: int, key: str, value: str) -> None:
+        raise OSError(22, "invalid argument", key)
+
+    monkeypatch.setattr(syscalls, "fsconfig_set_string", refuse)
+    before = Path("/proc/self/mountinfo").read_text()
+    layers = []
+    for number in range(150):
+        layers.append(tmp_path / f"layer:{number}")
+        (layers[-1] / f"d{number}").mkdir(parents=True)
+    names = [str(layer) for layer in layers]
+    merged = overlay.mount_detached(names)
+    assert len(os.listdir(os.open(".", os.O_RDONLY, dir_fd=merged))) == 150
+    with pytest.raises(OSError, match="Read-only"):
+        os.mkdir("x", dir_fd=merged)
+    for name in ("upper", "work"):
+        (tmp_path / name).mkdir()
+    writable = overlay.mount_detached(names, str(tmp_path / "upper"), str(tmp_path / "work"), volatile=True)
+    os.rmdir("d7", dir_fd=writable)
+    assert stat.S_ISCHR(os.stat(tmp_path / "upper" / "d7").st_mode)
+    assert Path("/proc/self/mountinfo").read_text() == before
+    with pytest.raises(SandboxError, match="no such file"):
+        overlay.mount_detached(["/no/such", names[0]])
+    for fd in (merged, writable):
+        os.close(fd)
+
+
 def test_views_of_layers_for_the_builder_itself(box: Box, source: Path, tmp_path: Path) -> None:
     empty = overlay.mount_detached([])
     assert os.listdir(os.open(".", os.O_RDONLY, dir_fd=empty)) == []

@@ -7,6 +7,7 @@ from typing import Any
 
 from grammar import nodes
 from grammar.errors import DockerfileError
+from grammar.gitref import GitRef
 from grammar.mount_flag import MountFlag, parse_mount
 from grammar.platforms import Platform
 from grammar.reference import Reference
@@ -179,6 +180,22 @@ def reference(text: str, parsed: Reference) -> Json:
         "is_name_only": parsed.is_name_only,
         "tag_name_only": str(parsed.with_default_tag()),
         "docker_ref": str(parsed.pinned()),
+    }
+
+
+def git_ref(parsed: GitRef) -> Json:
+    return {
+        "Remote": parsed.remote,
+        "ShortName": parsed.short_name,
+        "Ref": parsed.ref,
+        "SubDir": parsed.subdir,
+        "Checksum": parsed.checksum,
+        "KeepGitDir": parsed.keep_git_dir,
+        "Submodules": parsed.submodules,
+        "MTime": parsed.mtime,
+        "FetchByCommit": parsed.fetch_by_commit,
+        "IndistinguishableFromLocal": parsed.is_like_local,
+        "UnencryptedTCP": parsed.is_unencrypted,
     }
 
 

@@ -17,7 +17,7 @@ from grammar.directives import detect_syntax, read_directives
 from grammar.errors import DockerfileError
 from grammar.parser import parse_ast
 from grammar.stages import parse
-from tests.conformance import as_json, parse_tables
+from tests.conformance import as_json, evaluation, parse_tables
 from tests.conformance.compare import Case, attempt, difference, refusal
 from tests.conformance.parse_tables import Outcome
 from tests.shared import shared_dir
@@ -71,9 +71,27 @@ def run_instructions(cases_dir: Path) -> Outcome:
         yield name, found
 
 
+def run_image(cases_dir: Path) -> Outcome:
+    for name, source, golden in goldens(cases_dir):
+        yield name, evaluation.image_difference(source, golden)
+
+
+def run_lint_all(cases_dir: Path) -> Outcome:
+    for name, source, golden in goldens(cases_dir):
+        yield name, evaluation.lint_difference(source, golden, "lint_all")
+
+
+def run_lint_default(cases_dir: Path) -> Outcome:
+    for name, source, golden in goldens(cases_dir):
+        yield name, evaluation.lint_difference(source, golden, "lint_default")
+
+
 KINDS: dict[str, Callable[[Path], Outcome]] = {
     "ast": run_ast,
     "instructions": run_instructions,
+    "image": run_image,
+    "lint_all": run_lint_all,
+    "lint_default": run_lint_default,
     "words": parse_tables.run_words,
     "dockerignore": parse_tables.run_dockerignore,
     "refs": parse_tables.run_refs,
@@ -81,6 +99,7 @@ KINDS: dict[str, Callable[[Path], Outcome]] = {
     "mounts": parse_tables.run_mounts,
     "ports": parse_tables.run_ports,
     "values": parse_tables.run_values,
+    "gitrefs": parse_tables.run_gitrefs,
 }
 
 

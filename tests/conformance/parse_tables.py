@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from grammar.gitref import parse_git_ref
 from grammar.ignore import IgnoreMatcher, MatchState, read_patterns
 from grammar.mount_flag import MountFlag, parse_device, parse_mount
 from grammar.nodes import ExposeInstruction, HealthcheckInstruction
@@ -185,6 +186,16 @@ def _ports_difference(case: Case) -> str | None:
         return found
     shown = ports if len(ports) <= 40 else ports[:10] + ports[-10:]
     return difference({"ports": case["ports"], "count": case["count"]}, {"ports": shown, "count": len(ports)})
+
+
+def run_gitrefs(cases_dir: Path) -> Outcome:
+    for case in table(cases_dir, "gitrefs")["cases"]:
+        found, error = attempt(parse_git_ref, case["input"])
+        is_git = found is not None or error is not None
+        different = difference(case["is_git"], is_git, "is_git")
+        different = different or refusal(case["error"] if is_git else None, error, "error")
+        got = as_json.git_ref(found) if found is not None else None
+        yield case["id"], different or difference(case["ref"], got, "ref")
 
 
 def run_values(cases_dir: Path) -> Outcome:

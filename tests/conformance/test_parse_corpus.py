@@ -19,6 +19,10 @@ AT_LEAST = {
     "mounts": 110,
     "ports": 50,
     "values": 100,
+    "image": 600,
+    "lint_all": 600,
+    "lint_default": 600,
+    "gitrefs": 35,
 }
 
 
