@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from contextlib import ExitStack
+from functools import partial
 from typing import NamedTuple
 
 from builder.errors import BuildError
@@ -17,6 +20,9 @@ from builder.runner.volumes import mounts_of
 from builder.sandbox.launcher import Launcher, StartedStep, Streams
 from builder.sandbox.spec import ProcessSpec, RootMount
 from cache.store import Store
+
+HANGUP_SECONDS = 10
+"""How long a program may go on after its terminal has gone, as `docker stop` waits."""
 
 
 class Request(NamedTuple):
@@ -93,6 +99,12 @@ class _Session:
     def _forward(self, step: StartedStep) -> None:
         self._forwarding.started(lambda number: self._launcher.kill(step.step, number))
 
+    def _end_after_hangup(self, step: int) -> None:
+        """Kill a program that goes on without its terminal, as pid 1 may: it does not hear SIGHUP without a handler."""
+        timer = threading.Timer(HANGUP_SECONDS, self._launcher.kill, (step, signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
     def _run_terminal(self, spec: ProcessSpec, root: RootMount) -> int:
         from builder.runner.terminal import Relay, raw_mode, resizing
 
@@ -102,7 +114,9 @@ class _Session:
 
             def connect(step: StartedStep) -> None:
                 assert step.terminal_fd is not None, "the spec asks for a terminal"
-                relay = Relay(step.terminal_fd, stdin_fd=0 if self._options.is_interactive else None, stdout_fd=1)
+                stdin_fd = 0 if self._options.is_interactive else None
+                end = partial(self._end_after_hangup, step.step)
+                relay = Relay(step.terminal_fd, stdin_fd=stdin_fd, stdout_fd=1, on_hangup=end)
                 relay.start()
                 stack.callback(relay.finish)
                 stack.enter_context(resizing(step.terminal_fd, 1 if os.isatty(1) else 0))

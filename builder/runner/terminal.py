@@ -14,7 +14,7 @@ import signal
 import termios
 import threading
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 _CHUNK = 64 << 10
 _WINSIZE = 8
@@ -56,10 +56,15 @@ class Relay:
     """Copies between a pseudo-terminal's master and this process's descriptors, in a thread of its own.
 
     `stdin_fd` None: nothing is typed. A slow reader on either side stops the other, nothing is dropped. The master is
-    closed by `finish`, or when nobody can read the output any more, which hangs up the container's terminal.
+    closed by `finish`, or when nobody can read the output any more, which hangs up the container's terminal. When the
+    local terminal is gone, the container's is hung up, too, and then `on_hangup` is called.
     """
 
-    def __init__(self, master_fd: int, *, stdin_fd: int | None, stdout_fd: int) -> None:
+    def __init__(
+        self, master_fd: int, *, stdin_fd: int | None, stdout_fd: int, on_hangup: Callable[[], None] = lambda: None
+    ) -> None:
+        self._on_hangup = on_hangup
+        self._is_hung_up = False
         self._master_fd = master_fd
         self._stdin_fd = stdin_fd
         self._stdout_fd = stdout_fd
@@ -88,6 +93,8 @@ class Relay:
                 raise
         finally:
             os.close(self._master_fd)
+            if self._is_hung_up:
+                self._on_hangup()
 
     def _copy_some(self) -> bool:
         """Wait and copy once; False when there is nothing more to come."""
@@ -102,12 +109,23 @@ class Relay:
                 return False
             self._show(output)
         if self._stdin_fd is not None and self._stdin_fd in ready:
-            self._typed = os.read(self._stdin_fd, _CHUNK)
+            self._typed = self._read_typed(self._stdin_fd)
             if not self._typed:
                 self._stdin_fd = None
+                self._is_hung_up = True
+                return False
         if self._typed:
             self._type()
         return True
+
+    def _read_typed(self, stdin_fd: int) -> bytes:
+        """What was typed; empty when the terminal has gone, since ^D is a byte like any other in raw mode."""
+        try:
+            return os.read(stdin_fd, _CHUNK)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return b""
+            raise
 
     def _poll(self) -> select.poll:
         """What to wait for: more typing only once all that was typed has been taken."""

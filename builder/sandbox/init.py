@@ -49,7 +49,7 @@ def _answer(message: Message, state: SandboxState, surroundings: Surroundings, f
         else:
             failure = _perform(operations, state)
     assert failure is not None, "the last operation replaces this process"
-    text, status = encode_failure(*failure)
+    text, status = encode_failure(*failure, state.stubs)
     with contextlib.suppress(OSError):
         control.send(text)
     return status

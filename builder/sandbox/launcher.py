@@ -118,7 +118,7 @@ class Launcher:
                 _drain(ours)
                 raise
             finally:
-                if root.upper_dir is not None:
+                if root.upper_dir is not None and stubs:
                     remove_stubs(root.upper_dir, stubs)
 
     def kill(self, step: int, number: int = signal.SIGKILL) -> None:
@@ -152,8 +152,8 @@ class Launcher:
     ) -> ExitStatus:
         failure: BuildError | None = None
         for message, fds in _messages(answers):
+            stubs += [Stub(*fields) for fields in message.get("stubs", ())]
             if "ready" in message:
-                stubs += [Stub(*fields) for fields in message["ready"]]
                 if on_start is not None:
                     on_start(StartedStep(step, fds[0] if fds else None))
                 elif fds:

@@ -185,7 +185,7 @@ class AnnounceStart(NamedTuple):
         return "announce the start"
 
     def perform(self, state: SandboxState) -> None:
-        message = json.dumps({"ready": [list(stub) for stub in state.stubs]}).encode("ascii")
+        message = json.dumps({"ready": True, "stubs": state.stubs}).encode("ascii")
         fds = [state.terminal_fd] if state.terminal_fd >= 0 else []
         socket.send_fds(self.control, [message], fds)
 

@@ -7,6 +7,7 @@ import posixpath
 import stat
 from collections.abc import Sequence
 
+from builder.errors import SandboxError
 from builder.sandbox import syscalls
 from builder.sandbox.wire import Stub
 
@@ -17,9 +18,12 @@ def remove_stubs(upper_dir: str, stubs: Sequence[Stub]) -> None:
     """Remove mount points from the upper directory once nothing runs in the sandbox any more.
 
     Only what is still the very inode that was made, empty, and reached without a symlink: the step may have moved its
-    parents away and put anything in their place (CVE-2024-23652).
+    parents away and put anything in their place (CVE-2024-23652). Idempotent.
     """
-    upper_fd = os.open(upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        upper_fd = os.open(upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SandboxError(f"remove mount points: {(error.strerror or '').lower()}: {upper_dir}") from error
     try:
         for stub in reversed(stubs):
             _remove_stub(upper_fd, stub)

@@ -2,8 +2,8 @@
 
 On the control socket (a stream): a header, for RUN with the descriptors of the step's own socket, its streams and its
 sources of mounts, and then the JSON of the spec and the root; the launcher passes the same on to the process that
-becomes the step. On the step's socket (packets of JSON) come `ready` with the mount points that were made, `failure`,
-and at last `exit`. Runs under `python -I -S`.
+becomes the step. On the step's socket (packets of JSON) come `ready` or `failure`, both with the mount points that were
+made, and at last `exit`. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
@@ -92,8 +93,8 @@ def decode(message: bytes) -> tuple[ProcessSpec, RootMount]:
     return spec._replace(mounts=mounts), RootMount(*root_fields)
 
 
-def encode_failure(phase: str, error: BaseException) -> tuple[bytes, int]:
-    """The message about an operation that failed, and the exit code for it."""
+def encode_failure(phase: str, error: BaseException, stubs: Sequence[Stub] = ()) -> tuple[bytes, int]:
+    """The message about an operation that failed after `stubs` had been made, and the exit code for it."""
     hint = error.hint if isinstance(error, BuildError) else None
     kind, text, status = "sandbox", f"{phase}: {_reason(error)}", EXIT_NOT_STARTED
     if isinstance(error, CommandError):
@@ -101,7 +102,7 @@ def encode_failure(phase: str, error: BaseException) -> tuple[bytes, int]:
     elif isinstance(error, BuildError) and not isinstance(error, SandboxError):
         kind, text = "user", str(error)
     failure = {"kind": kind, "message": text, "hint": hint, "status": status}
-    return json.dumps({"failure": failure}).encode("ascii"), status
+    return json.dumps({"failure": failure, "stubs": stubs}).encode("ascii"), status
 
 
 def decode_failure(failure: dict[str, Any]) -> BuildError:

@@ -202,6 +202,18 @@ def test_mount_points_are_gone_after_the_step(box: Box, source: Path) -> None:
     assert result.upper() == ["/etc", "/home", "/home/app", "/home/kept"]
 
 
+@pytest.mark.parametrize("fields", [{"user": "nobody-here"}, {"cwd": "/etc/passwd"}, {"hostname": "x" * 100}])
+def test_mount_points_are_gone_after_a_failure_too(box: Box, source: Path, fields: dict[str, str]) -> None:
+    root = box.root()
+    with pytest.raises(BuildError):
+        box.run("true", root=root, mounts=(bind(source, "/very/deep"),), **fields)
+    assert root.upper_dir is not None
+    assert os.listdir(root.upper_dir) == ["etc"]
+    with pytest.raises(BuildError):
+        box.run("/no/program", "", root=root, mounts=(bind(source, "/very/deep"),))
+    assert os.listdir(root.upper_dir) == ["etc"]
+
+
 def test_what_the_step_put_beside_a_mount_point_stays(box: Box, source: Path) -> None:
     result = box.run("touch /new/beside", mounts=(bind(source, "/new/point"),))
     assert result.upper() == ["/etc", "/new", "/new/beside"]

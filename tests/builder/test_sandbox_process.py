@@ -41,6 +41,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def unique_seconds(number: int) -> str:
+    """A time to sleep that no other run of these tests uses, to find the process by."""
+    return f"{number}{os.getpid():07d}"
+
+
 def is_running(marker: str) -> bool:
     """Whether any process of the machine has `marker` in its arguments."""
     for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -195,10 +200,11 @@ def test_many_steps_at_once_do_not_mix(box: Box) -> None:
 
 
 def test_close_ends_every_step_for_good(box: Box) -> None:
-    running = [box.start("sleep 86399") for _ in range(3)]
+    marker = unique_seconds(3)
+    running = [box.start(f"sleep {marker}") for _ in range(3)]
     box.launcher.close()
     assert [step.join() for step in running] == [137] * 3
-    assert not is_running("86399")
+    assert not is_running(marker)
     with pytest.raises(SandboxError, match="was closed"):
         box.run("true")
     box.launcher.close()
@@ -209,8 +215,8 @@ def test_an_exception_in_on_start_ends_the_step(box: Box) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        box.launcher.run(ProcessSpec(("/bin/sleep", "86398")), box.root(), on_start=fail)
-    assert not is_running("86398")
+        box.launcher.run(ProcessSpec(("/bin/sleep", unique_seconds(4))), box.root(), on_start=fail)
+    assert not is_running(unique_seconds(4))
     assert box.run("echo fine").out == "fine\n"
 
 
@@ -225,9 +231,10 @@ launcher.run(ProcessSpec(("/bin/sh", "-c", script)), RootMount((lower,), upper, 
 """
 
 
-@pytest.mark.parametrize(("victim", "marker"), [("builder", "86390"), ("launcher", "86391"), ("its child", "86392")])
-def test_kill_9_of_anybody_above_ends_the_step(box: Box, victim: str, marker: str) -> None:
+@pytest.mark.parametrize("victim", ["builder", "launcher", "its child"])
+def test_kill_9_of_anybody_above_ends_the_step(box: Box, victim: str) -> None:
     root = box.root()
+    marker = unique_seconds(5)
     script = f"trap '' TERM HUP INT; setsid sleep {marker} & (setsid sleep {marker} &) ; sleep {marker}"
     assert root.upper_dir is not None
     assert root.work_dir is not None

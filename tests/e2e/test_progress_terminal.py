@@ -64,3 +64,24 @@ def test_error_comes_after_the_bar(pybuild: Pybuild, based: list[str]) -> None:
     assert code == 1
     assert shown.rindex("exit code: 9") > shown.rindex("building")
     assert " > the cause" in shown
+
+
+def test_container_ends_when_its_terminal_goes(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base\n")
+    pybuild.ok("build", *based, "-t", "x", ".")
+    master, slave = pty.openpty()
+    process = subprocess.Popen(
+        pybuild.argv("run", "--rm", "-it", "x", "sh"),
+        env=pybuild.environment(),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    )
+    os.close(slave)
+    shown = b""
+    while b"# " not in shown:
+        shown += os.read(master, 4096)
+    os.close(master)
+    process.wait(timeout=15)
+    assert not [path for path in (pybuild.root / "containers").iterdir() if path.name != "names"]
