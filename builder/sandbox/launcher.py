@@ -59,7 +59,7 @@ class Launcher:
     """Runs processes in sandboxes. Safe to use from several threads; closing it ends every process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may kill() while its thread holds it
         self._control: socket.socket | None = None
         self._pid = 0
         self._is_closed = False
@@ -184,6 +184,7 @@ def _spawn() -> tuple[int, socket.socket]:
                 ],
                 setsigmask=(),
                 setsigdef=(signal.SIGPIPE,),
+                setsid=True,  # a ^C at the terminal is for pybuild, from the launcher's first moment on
             )
     except OSError:
         ours.close()

@@ -51,6 +51,7 @@ def _attach_tmpfs(state: SandboxState, mount: Mount) -> None:
     options = [("mode", f"{mode:04o}")]
     options += [(key, str(mount.options[key])) for key in ("size", "uid", "gid") if mount.options.get(key)]
     attributes = NOSUID | state.device_attributes | (READ_ONLY if mount.read_only else 0)
+    attributes |= syscalls.MOUNT_ATTR_NOEXEC if mount.options.get("noexec") else 0
     mount_fd = new_filesystem("tmpfs", tuple(options), attributes)
     syscalls.move_mount(mount_fd, target_fd)
     os.close(mount_fd)

@@ -58,7 +58,6 @@ class RunningStep(NamedTuple):
 def main() -> None:
     """Become the launcher of the process at the other end of the control socket; returns when that is closed."""
     syscalls.close_range(CONTROL_FD + 1)
-    os.setsid()
     outer_pid = os.getpid()
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()

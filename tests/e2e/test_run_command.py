@@ -303,3 +303,11 @@ def test_nothing_heavy_is_imported(command: Pybuild) -> None:
     assert "builder.runner.run" in loaded
     heavy = "lark networkx tqdm pyroute2 subprocess dataclasses inspect tempfile ssl logging pathlib asyncio xxhash"
     assert loaded & set(heavy.split()) == set()
+
+
+def test_tmpfs_runs_nothing_unless_asked(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base\n")
+    pybuild.ok("build", *based, "-t", "x", ".")
+    script = "cp /bin/busybox /t/true && /t/true"
+    assert pybuild("run", "--rm", "--tmpfs", "/t", "x", "sh", "-c", script).returncode == 126
+    pybuild.ok("run", "--rm", "--tmpfs", "/t:exec", "x", "sh", "-c", script)
