@@ -21,8 +21,8 @@ class Mount(NamedTuple):
     - `bind`: `source` is an absolute path of the host, or a descriptor of a directory, a file or a detached mount;
     - `overlay`: `lower_dirs` (top first) merged, written to `upper_dir` with `work_dir`, or to memory that is thrown
       away when neither is given;
-    - `tmpfs`: empty, at most `size` bytes (0: half of the memory), `noexec`, `mode` as the mount point unless given, `uid`,
-      `gid`;
+    - `tmpfs`: empty, at most `size` bytes (0: half of the memory), `noexec`, `mode` as the mount point unless given,
+      `uid`, `gid`;
     - `file`: one file with `content` (str, surrogates for odd bytes), `mode` (0o644), `uid` and `gid`, from memory.
     The named values are keys of `options`. `subpath` selects a directory or file below the source of a bind or an
     overlay; symlinks in it never lead out of the source. `target` is resolved in the root, symlinks too.
