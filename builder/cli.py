@@ -30,6 +30,7 @@ COMMANDS = {
     "rmi": "remove names of images",
     "save": "write an image to an archive",
     "graph": "print the graph of operations of a Dockerfile",
+    "check": "find mistakes in a Dockerfile",
     "fmt": "print a Dockerfile in canonical form",
 }
 

@@ -1,7 +1,8 @@
 """The build context: where the Dockerfile's text, the ignore patterns and the local files come from.
 
-Owns the named directories of a build. Reads the Dockerfile and the ignore files; files for COPY are read by `ops`.
-Source: docker buildx build reference (PATH | -, -f), Dockerfile reference (.dockerignore).
+Owns the contexts of a build, directories and snapshots of what was fetched. Reads the Dockerfile and the ignore files
+of directories; files for COPY are read by `ops`.
+Source: docker buildx build reference (PATH, -f), Dockerfile reference (.dockerignore).
 """
 
 from __future__ import annotations
@@ -9,12 +10,15 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from builder.errors import BuildError, UsageError
+from builder.errors import BuildError
 from grammar.errors import DockerfileError
 from grammar.ignore import IgnoreMatcher, read_patterns
+
+if TYPE_CHECKING:
+    from cache.snapshots import Snapshot
 
 DOCKERFILE_LIMIT = 64 << 20
 
@@ -26,8 +30,15 @@ class LocalDir(NamedTuple):
     matcher: IgnoreMatcher | None
 
 
+class DockerfileText(NamedTuple):
+    """A Dockerfile's name as messages show it, and its bytes."""
+
+    name: str
+    source: bytes
+
+
 class BuildContext:
-    """The main context directory, the Dockerfile, and the named directory contexts."""
+    """The main context, the Dockerfile, and the named contexts. The main one is called `context`."""
 
     def __init__(self, root: str, dockerfile: str, source: bytes) -> None:
         self.root = root
@@ -36,26 +47,29 @@ class BuildContext:
         self.source = source
         self.named_dirs: dict[str, str] = {}
         self._ignore_path = ""
+        self._remotes: dict[str, Callable[[], Snapshot]] = {}
+        self._snapshots: dict[str, Snapshot] = {}
 
     @classmethod
-    def open(cls, path: str, dockerfile: str, *, cwd: str) -> BuildContext:
-        """The context at `path`, with `dockerfile` (default `Dockerfile` in the context; `-` is standard input).
-
-        Raises BuildError when either is missing or cannot be read, UsageError for contexts of a kind that this
-        version does not take.
-        """
-        if path == "-" or "://" in path or path.startswith("git@"):
-            raise UsageError(
-                f'context "{path}" is not a directory',
-                hint="tar, git and URL contexts are not supported; give a directory",
-            )
+    def open(cls, path: str, dockerfile: str, *, cwd: str, given: DockerfileText | None = None) -> BuildContext:
+        """The directory `path`, with `dockerfile` (default `Dockerfile` in it; `-` is standard input) or with the one
+        that is given. Raises BuildError when one of them is missing or cannot be read."""
         root = os.path.normpath(os.path.join(cwd, path))
         _check_directory(root, f'context "{path}"')
-        if dockerfile == "-":
-            return cls(root, "Dockerfile", sys.stdin.buffer.read(DOCKERFILE_LIMIT))
-        full = os.path.join(cwd, dockerfile) if dockerfile else os.path.join(root, "Dockerfile")
-        context = cls(root, dockerfile or "Dockerfile", _read_dockerfile(full, dockerfile or "Dockerfile", root))
+        if given is None and dockerfile == "-":
+            given = read_standard_input()
+        if given is not None:
+            return cls(root, *given)
+        full = os.path.join(cwd, dockerfile) if dockerfile else _in_directory(root)
+        context = cls(root, *read_dockerfile(full, dockerfile or "Dockerfile", near=root))
         context._ignore_path = full + ".dockerignore"
+        return context
+
+    @classmethod
+    def of_snapshot(cls, snapshot: Snapshot, dockerfile: DockerfileText) -> BuildContext:
+        """A context that is a snapshot of the store: no ignore file counts in it."""
+        context = cls("", *dockerfile)
+        context._snapshots["context"] = snapshot
         return context
 
     def add_named(self, contexts: Mapping[str, str], *, cwd: str) -> None:
@@ -65,8 +79,23 @@ class BuildContext:
             _check_directory(path, f'context "{name}={value}"')
             self.named_dirs[name] = path
 
+    def add_remote(self, name: str, fetch: Callable[[], Snapshot]) -> None:
+        """Register a named context that `fetch` gets when the build reads it."""
+        self._remotes[name] = fetch
+
+    def snapshot(self, name: str) -> Snapshot | None:
+        """What a context that is no directory holds, None for a directory. Raises what fetching it raises."""
+        if name in self._remotes and name not in self._snapshots:
+            self._snapshots[name] = self._remotes[name]()
+        return self._snapshots.get(name)
+
     def local(self, name: str) -> LocalDir:
-        """The directory behind a LocalSourceOp, with its own ignore file. Raises DockerfileError for a bad pattern."""
+        """The directory behind a LocalSourceOp, with its own ignore file; a snapshot has neither.
+
+        Raises BuildError for an ignore file that cannot be read.
+        """
+        if name in self._snapshots or name in self._remotes:
+            return LocalDir("", None)
         path = self.root if name == "context" else self.named_dirs[name]
         sources = [os.path.join(path, ".dockerignore")]
         if name == "context" and self._ignore_path:
@@ -91,20 +120,37 @@ def _check_directory(path: str, shown: str) -> None:
         raise BuildError(f"{shown} cannot be read: permission denied")
 
 
-def _read_dockerfile(path: str, shown: str, root: str) -> bytes:
+def _in_directory(root: str) -> str:
+    """The Dockerfile of a directory, whose name may be all lower case."""
+    path, lower = os.path.join(root, "Dockerfile"), os.path.join(root, "dockerfile")
+    return lower if not os.path.lexists(path) and os.path.lexists(lower) else path
+
+
+def read_standard_input() -> DockerfileText:
+    """A Dockerfile that comes on standard input. Raises BuildError for one that is too large."""
+    return DockerfileText("Dockerfile", _limited(sys.stdin.buffer, "on standard input"))
+
+
+def read_dockerfile(path: str, shown: str, *, near: str) -> DockerfileText:
+    """The Dockerfile at `path`, called `shown`. Raises BuildError; the hint names what the directory `near` has."""
     try:
         with open(path, "rb") as file:
-            source = file.read(DOCKERFILE_LIMIT + 1)
+            return DockerfileText(shown, _limited(file, shown))
     except OSError as error:
         raise BuildError(
-            f"failed to read dockerfile: open {shown}: {_reason(error)}", hint=_near_dockerfile(root)
+            f"failed to read dockerfile: open {shown}: {_reason(error)}", hint=near_dockerfile(near)
         ) from error
+
+
+def _limited(file: BinaryIO, shown: str) -> bytes:
+    source = file.read(DOCKERFILE_LIMIT + 1)
     if len(source) > DOCKERFILE_LIMIT:
         raise BuildError(f"dockerfile {shown} is larger than {DOCKERFILE_LIMIT >> 20} MiB")
     return source
 
 
-def _near_dockerfile(root: str) -> str:
+def near_dockerfile(root: str) -> str:
+    """A hint for somebody whose Dockerfile is not there: the files of a directory that may be meant."""
     try:
         found = sorted(name for name in os.listdir(root) if "dockerfile" in name.lower() or name == "Containerfile")
     except OSError:

@@ -15,7 +15,8 @@ from builder import codec
 from builder.context import BuildContext
 from builder.errors import BuildError
 from builder.options import BuildOptions
-from builder.plan import GitSourceOp, Plan
+from builder.plan import GitSourceOp, HttpSourceOp, Plan
+from builder.redact import redact
 from builder.resolver import Resolution, StoreResolver
 from cache.errors import StoreFullError
 from cache.memo import Memo
@@ -45,7 +46,8 @@ def load_plan(
         plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
         document = {"bases": resolver.resolutions, "plan": codec.encode(plan)}
         with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build
-            memo.put(key, codec.dumps(document))
+            if not _has_secrets(plan):
+                memo.put(key, codec.dumps(document))
     return plan
 
 
@@ -86,19 +88,15 @@ def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver
     linter = make_linter(context.source, options)
     dockerfile = parse(context.source, filename=context.dockerfile, linter=linter)
     checks = Checks(linter, context.local("context").matcher)
-    plan = lower(dockerfile, options, resolver, filename=context.dockerfile, host=_platform(host), checks=checks)
-    _refuse_git(plan)
-    return plan
+    return lower(dockerfile, options, resolver, filename=context.dockerfile, host=_platform(host), checks=checks)
 
 
-def _refuse_git(plan: Plan) -> None:
-    for vertex in plan.vertices:
-        if isinstance(vertex.op, GitSourceOp):
-            raise BuildError(
-                f'source "{vertex.op.remote}" is a git repository, which this version cannot fetch',
-                hint="clone it beside the Dockerfile and give it with --build-context name=DIR",
-                location=vertex.location,
-            )
+def _has_secrets(plan: Plan) -> bool:
+    """Whether a URL in the plan has a password in it, which is not to be kept."""
+    ops = [vertex.op for vertex in plan.vertices]
+    urls = [op.url for op in ops if isinstance(op, HttpSourceOp)]
+    urls += [op.remote for op in ops if isinstance(op, GitSourceOp)]
+    return any(redact(url) != url for url in urls)
 
 
 def _platform(text: str) -> Platform:

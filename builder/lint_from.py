@@ -39,7 +39,9 @@ def check_platform(
     except DockerfileError:
         return
     if platform.os not in stage.name and platform.architecture not in stage.name:
-        linter.report(rules.FROM_PLATFORM_FLAG_CONST_DISALLOWED, stage.range, gofmt.quote(found.result), subject=stage.platform)
+        linter.report(
+            rules.FROM_PLATFORM_FLAG_CONST_DISALLOWED, stage.range, gofmt.quote(found.result), subject=stage.platform
+        )
 
 
 def check_defaults(stages: Sequence[Stage], lexer: Lexer, defaults: Mapping[str, str], linter: Linter) -> None:

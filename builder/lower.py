@@ -15,8 +15,8 @@ from builder.bases import BaseResolver
 from builder.config import ImageConfig
 from builder.errors import BuildError
 from builder.findings import lint_error, plan_warnings
-from builder.order import find_stage_cycle, keep_needed
 from builder.options import BuildOptions
+from builder.order import find_stage_cycle, keep_needed
 from builder.plan import SCRATCH, CopyAction, FileOp, LocalSourceOp, Plan, PlannedImage, Vertex
 from builder.scope import Checks, Scope
 from builder.sources import SourceResolver
@@ -30,7 +30,7 @@ from grammar.nodes import Dockerfile
 from grammar.platforms import Platform, parse_platform
 
 
-class _Lowered(NamedTuple):
+class Lowered(NamedTuple):
     """All stages that were asked for, lowered."""
 
     target: StageState
@@ -53,7 +53,7 @@ def lower(
     with the lines at fault, also for a finding where the Dockerfile wants that.
     """
     checks = checks or Checks(Linter())
-    lowered = _lower_stages(dockerfile, options, resolver, filename=filename, host=host, checks=checks)
+    lowered = lower_stages(dockerfile, options, resolver, filename=filename, host=host, checks=checks)
     plan = _finish(lowered, options)
     error = lint_error(checks.linter, filename)
     if error is not None:
@@ -66,7 +66,7 @@ def lower_for_findings(
 ) -> None:
     """Lower for the findings alone: every stage, unless the options name one. Raises as `lower` does."""
     filename = dockerfile.filename
-    _lower_stages(
+    lower_stages(
         dockerfile, options, resolver, filename=filename, host=host, checks=checks, every_stage=not options.target
     )
     error = lint_error(checks.linter, filename)
@@ -74,7 +74,7 @@ def lower_for_findings(
         raise error
 
 
-def _lower_stages(
+def lower_stages(
     dockerfile: Dockerfile,
     options: BuildOptions,
     resolver: SourceResolver,
@@ -83,7 +83,8 @@ def _lower_stages(
     host: Platform,
     checks: Checks,
     every_stage: bool = False,
-) -> _Lowered:
+) -> Lowered:
+    """The stages that the target needs, or all of them, turned into vertices. Raises as `lower` does."""
     if not dockerfile.stages:
         raise BuildError("dockerfile contains no stages to build")
     platform = parse_platform(options.platform, host) if options.platform else host
@@ -100,7 +101,7 @@ def _lower_stages(
     chosen = graph.states if every_stage else needed
     for state in sorted(chosen, key=lambda state: not state.dispatched):
         _lower_stage(state, scope, platform)
-    return _Lowered(target, scope, platform)
+    return Lowered(target, scope, platform)
 
 
 def _lower_stage(state: StageState, scope: Scope, default: Platform) -> None:
@@ -200,7 +201,7 @@ def _dispatch(step: Step) -> None:
             lower_config.lower_metadata(instruction, step)
 
 
-def _finish(lowered: _Lowered, options: BuildOptions) -> Plan:
+def _finish(lowered: Lowered, options: BuildOptions) -> Plan:
     target, platform = lowered.target, lowered.platform
     image = _image(target)
     image.add_build_labels(options.labels)

@@ -23,6 +23,7 @@ from builder.plan import (
     MkfileAction,
     Vertex,
 )
+from builder.redact import redact
 from builder.step import Step
 from grammar import rules
 from grammar.errors import DockerfileError
@@ -95,7 +96,8 @@ class _CopyLowering:
                 self._add_path(text, source)
         for content in self.contents:
             self._add_content(content)
-        return "".join([*(f" {text}" for text in self.sources), *(f" <<{content.path}" for content in self.contents)])
+        shown = [*(f" {redact(text)}" for text in self.sources), *(f" <<{content.path}" for content in self.contents)]
+        return "".join(shown)
 
     def _add_git(self, ref: GitRef) -> None:
         if not isinstance(self.instruction, AddInstruction):
@@ -114,7 +116,7 @@ class _CopyLowering:
             submodules=ref.submodules is not False,
             fetch_by_commit=ref.fetch_by_commit,
         )
-        self._add(self.step.add_internal(op, (), f"[internal] fetch {ref.remote}"), "/")
+        self._add(self.step.add_internal(op, (), f"[internal] fetch {redact(ref.remote)}"), "/")
 
     def _add_url(self, url: str) -> None:
         if not isinstance(self.instruction, AddInstruction):
@@ -183,7 +185,7 @@ def lower_copy(instruction: CopyInstruction | AddInstruction, step: Step) -> Non
     source = _source_vertex(lowering, step)
     lowering.check_checksum()
     shown = lowering.add_sources(source)
-    name = step.name(step.scope.shown(instruction.original, state.env, raw=False))
+    name = step.name(redact(step.scope.shown(instruction.original, state.env, raw=False)))
     op = FileOp(tuple(lowering.actions))
     if instruction.link and not lowering.chmod:
         layer = step.add(op, (SCRATCH, *lowering.inputs), name)

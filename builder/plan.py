@@ -23,7 +23,7 @@ class ImageSourceOp(NamedTuple):
 
 
 class LocalSourceOp(NamedTuple):
-    """A directory of the machine that builds: the context, or a named one."""
+    """The context, or a named one: a directory of the machine that builds, or what was fetched from elsewhere."""
 
     name: str
 
@@ -47,6 +47,8 @@ class GitSourceOp(NamedTuple):
     keep_git_dir: bool = False
     submodules: bool = True
     fetch_by_commit: bool = False
+    mtime: str = ""
+    """`checkout` for files as young as the checkout; else they are as old as the commit."""
 
 
 class MountOp(NamedTuple):

@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from builder.contexts.kinds import is_remote
 from builder.errors import BuildError, UsageError
 from builder.image.importer import import_layout
 from builder.image.stored import StoredImage, resolve_image
@@ -44,7 +45,11 @@ class StoreResolver:
 
     def directories(self) -> dict[str, str]:
         """The named contexts that are directories, by name."""
-        return {name: value for name, value in self.contexts.items() if "://" not in value}
+        return {name: value for name, value in self.file_contexts().items() if not is_remote(value)}
+
+    def file_contexts(self) -> dict[str, str]:
+        """The named contexts that are no images but directories, repositories and URLs, by name."""
+        return {name: value for name, value in self.contexts.items() if "://" not in value or is_remote(value)}
 
     def named_context(self, name: str, platform: Platform) -> BaseSource | None:
         """See SourceResolver."""
@@ -58,11 +63,11 @@ class StoreResolver:
             if reference == "scratch":
                 return BaseSource(None, None, platform)
             return self._source("image", reference, name, platform)
-        if "://" in value:
+        if "://" in value and not is_remote(value):
             scheme = value.partition("://")[0]
             raise UsageError(
                 f'context "{name}={value}" has an unsupported kind "{scheme}"',
-                hint="a named context is a directory, oci-layout://DIR[:tag] or docker-image://NAME",
+                hint="a named context is a directory, a git or http URL, oci-layout://DIR[:tag] or docker-image://NAME",
             )
         return BaseSource(LocalSourceOp(normal_name(name)), None, platform)
 

@@ -72,6 +72,7 @@ class Solver:
             state.result = snapshots.get(op.chain_id)
             state.cached = state.result is not None
         elif isinstance(op, LocalSourceOp):
+            state.result = self.worker.inputs.snapshot(op.name)
             state.cached = True
         elif state.record is not None:
             state.result = EMPTY if state.record.chain_id == "" else snapshots.get(state.record.chain_id)

@@ -102,6 +102,11 @@ class Worker(NamedTuple):
         finally:
             os.close(fd)
 
+    def cancel(self) -> None:
+        """End every process of the build. Idempotent."""
+        self.sandbox.close()
+        self.inputs.fetcher.cancel()
+
     def close(self) -> None:
         """End the sandbox and write down what was learned about the context's files."""
         self.sandbox.close()

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
-_NAMES = {"version", "blobs", "snapshots", "run", "index.db", "index.db-wal", "index.db-shm", "cache-mounts"}
+_NAMES = {"version", "blobs", "snapshots", "run", "index.db", "index.db-wal", "index.db-shm", "cache-mounts", "git"}
 
 
 class Store:

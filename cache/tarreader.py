@@ -6,6 +6,7 @@ says and does nothing with it; in particular names are not checked here.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -70,6 +71,14 @@ class Content:
         self._padding = 0
         while self._left:
             self.read(_CHUNK)
+
+
+def is_tar_header(block: bytes) -> bool:
+    """Whether a stream that begins with these 512 bytes is a tar with something in it."""
+    try:
+        return _next_header(io.BytesIO(block)) is not None
+    except LayerError:
+        return False
 
 
 def read_tar(stream: Readable) -> Iterator[TarMember]:

@@ -33,7 +33,8 @@ class Finding(NamedTuple):
 
     def caret(self, source: str) -> Range:
         """Where exactly that is, in the text of the file."""
-        return DockerfileError("", range=self.range, subject=self.subject).located(self.range, source=source).caret or self.range
+        place = DockerfileError("", range=self.range, subject=self.subject).located(self.range, source=source)
+        return place.caret or self.range
 
     @property
     def key(self) -> tuple[int, str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from grammar.rules import Rule
 
 _PAGES = "https://github.com/hadolint/hadolint/wiki/"
-_LEVELS = {"error": "error", "warning": "warning"}
 
 
 def _rule(name: str, description: str, message: str, *, bad: str, good: str, level: str = "warning") -> Rule:
@@ -190,6 +189,7 @@ NOT_IMPLEMENTED = {
     **dict.fromkeys(("DL3040", "DL3041", "DL3042", "DL3046", "DL3047", "DL3059", "DL3060", "DL3062"), _SHELL),
     **dict.fromkeys(("DL3011", "DL3043", "DL3061"), _REFUSED),
     "DL3026": "needs a list of registries that hadolint takes from its configuration",
-    **dict.fromkeys(("DL3049", "DL3050", "DL3051", "DL3052", "DL3053", "DL3054", "DL3055", "DL3056", "DL3058"), _SCHEMA),
+    **dict.fromkeys(("DL3049", "DL3050", "DL3051", "DL3052", "DL3053"), _SCHEMA),
+    **dict.fromkeys(("DL3054", "DL3055", "DL3056", "DL3058"), _SCHEMA),
 }
 """hadolint's other rules from DL3000 to DL3067, and why they are not here."""

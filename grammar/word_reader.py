@@ -59,6 +59,7 @@ class WordReader:
             return _run(self.scan("", self.raw_escapes, self.words))
         except DockerfileError as error:
             error.message = f"{error.message} in {quoted(self.source)}"
+            error.subject = error.subject or self.source
             raise
 
     def peek(self) -> str:

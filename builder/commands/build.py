@@ -11,12 +11,16 @@ from typing import TYPE_CHECKING
 
 from builder.commands import Environment, build_options
 from builder.context import BuildContext
+from builder.contexts.kinds import is_git_over_ssh
+from builder.contexts.opening import Source, add_named, open_context
 from builder.errors import BuildError, SandboxError, UsageError
+from builder.fetcher import Fetcher
 from builder.frontend import load_plan
 from builder.image.platform import host_platform
 from builder.inputs import Inputs
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import Plan
+from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.solver import Solver
 from builder.state import VertexState
@@ -35,19 +39,25 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     """Build; prints the image id on stdout unless an output goes there."""
     if args.context is None:
         raise UsageError("the context directory is missing", hint="to build the current directory: pybuild build .")
+    if args.call.name != "build":
+        from builder.commands.build_call import run_call
+
+        return run_call(args, env)
     options = build_options.plan_options(args, env)
     specs = output_specs(args.output, args.tag, options)
     secrets = _secrets(args, env)
-    context = BuildContext.open(args.context, args.file, cwd=env.cwd)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
-        context.add_named(resolver.directories(), cwd=env.cwd)
+        fetcher = Fetcher(store, env.clock, secrets)
+        source = Source(fetcher, env.cwd, options.build_args)
+        context = open_context(args.context, args.file, source)
+        add_named(context, resolver.file_contexts(), source)
         try:
             host = host_platform()
             sandbox = Sandbox(frozenset(args.allow))
             warm_up = partial(_warm_up, sandbox, context)
             plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
-            inputs = Inputs(context, plan.vertices, store)
+            inputs = Inputs(context, plan.vertices, fetcher)
             worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
             try:
                 solver = _solve(plan, worker, args.jobs)
@@ -70,7 +80,10 @@ def _warm_up(sandbox: Sandbox, context: BuildContext) -> None:
 
 def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
     sources = tuple(build_options.secret(text, env.cwd) for text in args.secret)
-    return Secrets(sources, dict(build_options.agent(text, env) for text in args.ssh), env.environ)
+    agents = args.ssh
+    if not agents and is_git_over_ssh(args.context) and env.environ.get("SSH_AUTH_SOCK"):
+        agents = ["default"]
+    return Secrets(sources, dict(build_options.agent(text, env) for text in agents), env.environ)
 
 
 def _report(args: argparse.Namespace, env: Environment, exported: list[Exported], *, quiet: bool) -> None:
@@ -93,7 +106,7 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
 
         check_privileges()
 
-        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.sandbox.close)
+        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
 
     for warning in plan.warnings:
         worker.reporter.warning(warning)
@@ -126,12 +139,10 @@ def excerpt_of(error: BuildError, context: BuildContext) -> str:
     """The Dockerfile's lines that an error names, empty when it names none."""
     if error.location is None or error.location.file != context.dockerfile:
         return ""
-    from grammar.errors import excerpt
+    from grammar.errors import DockerfileError, excerpt
     from grammar.position import Range
 
-    source = context.source.decode("utf-8", "surrogateescape")
     place = Range(error.location.start_line, error.location.end_line)
-    first = source.split("\n")[place.start_line - 1]
-    indent = len(first) - len(first.lstrip())
-    caret = Range(place.start_line, place.start_line, indent + 1, len(first.rstrip()))
-    return "\n".join(excerpt(source, place, caret))
+    fault = DockerfileError("", range=place, subject=getattr(error.__cause__, "subject", ""))
+    fault.source = context.source.decode("utf-8", "surrogateescape")
+    return redact("\n".join(excerpt(fault.source, place, fault.caret or place)))

@@ -5,10 +5,22 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.options import BuildOptions, SecretSource
+
+CALLS = ("build", "check", "outline", "targets")
+CALL_FORMATS = ("text", "json")
+
+
+class Call(NamedTuple):
+    """What to do with the Dockerfile, and how to print the answer."""
+
+    name: str = "build"
+    format: str = "text"
+
 
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 
@@ -26,7 +38,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
     add("-q", "--quiet", action="store_true", help="print the image id only")
     add("--iidfile", default="", metavar="FILE", help="write the image id to a file")
+    call = "what to do: " + ", ".join(CALLS) + " (default: build)"
+    add("--call", type=call_option, default=Call(), metavar="METHOD[,format=text|json]", help=call)
+    add("--print", dest="call", type=call_option, help=argparse.SUPPRESS)
+    add("--check", dest="call", action="store_const", const=Call("check"), help="the same as --call=check")
     add_plan_arguments(parser)
+
+
+def call_option(text: str) -> Call:
+    """A value of --call. Raises ArgumentTypeError for one that is not known."""
+    name, *fields = text.split(",")
+    call = Call({"lint": "check", "": "build"}.get(name, name))
+    if call.name not in CALLS:
+        raise argparse.ArgumentTypeError(f'"{name}" is not known, expected one of {", ".join(CALLS)}')
+    for field in fields:
+        key, _, value = field.partition("=")
+        if key == "format" and value in CALL_FORMATS:
+            call = call._replace(format=value)
+        elif key != "ignorestatus":
+            raise argparse.ArgumentTypeError(f'field "{field}" is not known, expected format=text or format=json')
+    return call
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import sys
 from collections.abc import Iterator
@@ -54,7 +53,9 @@ def _report_change(args: argparse.Namespace, env: Environment, name: str, texts:
     if args.diff:
         env.stdout_bytes.writelines(_diff(_shown(name), *texts))
     if args.write:
-        _write(os.path.join(env.cwd, name), texts[1])
+        from builder.rewrite import replace_file
+
+        replace_file(os.path.join(env.cwd, name), texts[1])
 
 
 def _shown(name: str) -> str:
@@ -89,16 +90,3 @@ def _lines(text: bytes) -> list[bytes]:
     lines = [line + b"\n" for line in text.split(b"\n")]
     last = lines.pop().removesuffix(b"\n")
     return [*lines, last] if last else lines
-
-
-def _write(path: str, content: bytes) -> None:
-    """Replace the file, or what the link leads to; readers see the old text or the new. Mode and owner are kept."""
-    from cache.atomic import AtomicFile
-
-    target = os.path.realpath(path)
-    status = os.stat(target)
-    with AtomicFile(f"{target}.{os.urandom(6).hex()}.tmp", target) as file:
-        with contextlib.suppress(PermissionError):
-            os.chown(file.temporary_path, status.st_uid, status.st_gid)
-        os.chmod(file.temporary_path, status.st_mode & 0o7777)
-        file.write(content)

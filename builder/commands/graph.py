@@ -6,8 +6,9 @@ import argparse
 import json
 
 from builder.commands import Environment, build, build_options
-from builder.context import BuildContext
+from builder.contexts.opening import Source, add_named, open_context
 from builder.errors import BuildError
+from builder.fetcher import Fetcher
 from builder.frontend import load_plan
 from builder.graph import generations
 from builder.image.platform import host_platform
@@ -27,10 +28,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print the plan; nothing is run and no file of the context is read."""
     options = build_options.plan_options(args, env)
-    context = BuildContext.open(args.context, args.file, cwd=env.cwd)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
-        context.add_named(resolver.directories(), cwd=env.cwd)
+        source = Source(Fetcher(store, env.clock), env.cwd, options.build_args)
+        context = open_context(args.context, args.file, source)
+        add_named(context, resolver.file_contexts(), source)
         try:
             plan = load_plan(context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock)
         except BuildError as error:

@@ -16,6 +16,7 @@ from builder.ops.content import write_all
 from builder.ops.tree import CAPABILITY
 from builder.sandbox.fsops import Directory, SafeRoot
 from builder.sandbox.paths import Owner, clean, join, split
+from cache.blobs import Readable
 from cache.compression import open_decompressed
 from cache.errors import CacheError
 from cache.tarreader import BLOCKDEV, CHARDEV, DIRECTORY, FIFO, HARDLINK, REGULAR, SYMLINK, TarMember, read_tar
@@ -33,7 +34,7 @@ def is_archive(file: BinaryIO) -> bool:
         return False
 
 
-def unpack(file: BinaryIO, dest: Directory, *, name: str, owner: Owner | None) -> None:
+def unpack(file: Readable, dest: Directory, *, name: str, owner: Owner | None) -> None:
     """Unpack the archive `file` into an open directory; `owner` replaces the members' owners.
 
     Not atomic. Raises BuildError, naming the archive `name` and the member, for what is malformed or cannot be made.

@@ -17,6 +17,7 @@ from builder.plan import (
     CopyAction,
     ExecOp,
     FileOp,
+    GitSourceOp,
     HttpSourceOp,
     ImageSourceOp,
     LocalSourceOp,
@@ -61,7 +62,9 @@ def _operation(op: Op) -> dict[str, Any]:
         return {"op": "merge"}
     if isinstance(op, ImageSourceOp):
         return {"op": "image", "chain_id": op.chain_id}
-    return {"op": "local" if isinstance(op, LocalSourceOp) else "http"}
+    if isinstance(op, LocalSourceOp):
+        return {"op": "local"}
+    return {"op": "git" if isinstance(op, GitSourceOp) else "http"}
 
 
 def by_definition(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[str, Any]:
@@ -92,20 +95,35 @@ def _manifest(
     vertex: Vertex, inputs: Inputs, worker: Worker, describe: Callable[[int, VertexState], dict[str, Any]]
 ) -> dict[str, Any]:
     """The operation and its inputs: local directories by what is read of them, the others as `describe` says."""
-    manifest = _operation(vertex.op)
-    if isinstance(vertex.op, HttpSourceOp):
-        from builder.ops.fetch import http_key
-
-        manifest.update(http_key(vertex.op, worker.inputs.fetched(vertex.op)))
+    manifest = _operation(vertex.op) | _fetched(vertex.op, worker)
     described: list[dict[str, Any]] = []
     for position, state in enumerate(inputs):
         if state is None:
             described.append({"empty": True})
-        elif isinstance(state.vertex.op, LocalSourceOp):
+        elif isinstance(state.vertex.op, LocalSourceOp) and is_directory(state.vertex.op, worker):
             described.append(_read_of(vertex.op, position, worker.inputs.tree(state.vertex.op.name)))
         else:
             described.append(describe(position, state))
     return {**manifest, "inputs": described}
+
+
+def _fetched(op: Op, worker: Worker) -> dict[str, Any]:
+    """What a source from elsewhere is now."""
+    if isinstance(op, HttpSourceOp):
+        from builder.ops.fetch import http_key
+
+        return http_key(op, worker.inputs.fetcher.file(op))
+    if isinstance(op, GitSourceOp):
+        return worker.inputs.fetcher.repository(op).key()
+    if isinstance(op, LocalSourceOp):
+        snapshot = worker.inputs.snapshot(op.name)
+        return {} if snapshot is None else {"chain_id": snapshot.chain_id}
+    return {}
+
+
+def is_directory(op: LocalSourceOp, worker: Worker) -> bool:
+    """Whether a context is read where it is; another one is a snapshot."""
+    return worker.inputs.snapshot(op.name) is None
 
 
 def _read_of(op: Op, position: int, tree: SourceTree) -> dict[str, Any]:
@@ -147,14 +165,16 @@ def _merge(inputs: Inputs, worker: Worker) -> Snapshot:
 
 
 def _run_files(op: Op, base: Snapshot, inputs: Inputs, worker: Worker) -> Snapshot:
-    """File actions, or a fetched file, on top of `base`."""
+    """File actions, or what was fetched, on top of `base`."""
     snapshots = worker.store.snapshots
     active = snapshots.prepare(base)
     try:
         if isinstance(op, HttpSourceOp):
             from builder.ops.fetch import materialise
 
-            materialise(op, worker.inputs.fetched(op), worker.store, active.upper_dir)
+            materialise(op, worker.inputs.fetcher.file(op), worker.store, active.upper_dir)
+        elif isinstance(op, GitSourceOp):
+            worker.inputs.fetcher.repository(op).materialise(active)
         else:
             assert isinstance(op, FileOp)
             _apply(op, snapshots.lower_dirs(base), active, inputs, worker)
@@ -182,7 +202,7 @@ def _trees(inputs: Inputs, worker: Worker, stack: ExitStack) -> dict[int, Source
     for position, state in enumerate(inputs):
         if position == 0 or state is None:
             continue
-        if isinstance(state.vertex.op, LocalSourceOp):
+        if isinstance(state.vertex.op, LocalSourceOp) and is_directory(state.vertex.op, worker):
             trees[position] = worker.inputs.tree(state.vertex.op.name)
         else:
             trees[position] = stack.enter_context(worker.view(_result(state)))

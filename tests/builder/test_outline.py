@@ -101,7 +101,11 @@ def test_the_outline_has_the_args_that_the_target_uses_with_their_values(ask: Bu
 
 def test_the_default_target_without_a_name_has_no_heading(ask: Builder) -> None:
     assert ask(ARGS, "--print=outline") == (
-        "BUILD ARG    VALUE     DESCRIPTION\ninherited2   box2      \nunused       abcbox2   \nBAZ                    \n\n"
+        "BUILD ARG    VALUE     DESCRIPTION\n"
+        "inherited2   box2      \n"
+        "unused       abcbox2   \n"
+        "BAZ                    \n"
+        "\n"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from grammar.errors import MAX_ERRORS, DockerfileError
+from grammar.parser import MAX_SOURCE_SIZE
 from grammar.stages import parse, parse_all_errors
 
 
@@ -119,3 +120,16 @@ def test_the_caret_is_not_in_a_comment_between() -> None:
 def test_errors_have_the_name_of_the_file_and_a_good_file_has_none() -> None:
     assert parse_all_errors(b"NOPE\n", filename="x.Dockerfile")[0].render().startswith("x.Dockerfile:1:1: ")
     assert parse_all_errors(b"FROM a\n") == []
+
+
+def test_a_huge_file_is_refused_before_it_is_read() -> None:
+    error = parse_all_errors(b"RUN x\n" * (MAX_SOURCE_SIZE // 6 + 1))[0]
+    assert error.render() == f"Dockerfile:1: file has {MAX_SOURCE_SIZE // 6 * 6 + 6} bytes, expected at most 16777216"
+
+
+def test_instructions_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("grammar.source.MAX_INSTRUCTIONS", 3)
+    assert parse_all_errors(b"FROM a\nRUN b\n\nRUN c\n") == []
+    error = only_error("FROM a\nRUN b\n\nRUN c\n# d\nRUN d\n")
+    assert error.message == "more than 3 instructions"
+    assert error.lines == ((6, 6),)
