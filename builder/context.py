@@ -20,7 +20,8 @@ from grammar.ignore import IgnoreMatcher, read_patterns
 if TYPE_CHECKING:
     from cache.snapshots import Snapshot
 
-DOCKERFILE_LIMIT = 64 << 20
+DOCKERFILE_LIMIT = 16 << 20
+"""As BuildKit: what one gRPC message carries."""
 
 
 class LocalDir(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import re
 import shlex
+from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -17,9 +18,7 @@ from builder.errors import BuildError
 from builder.redact import redact
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
-_HELPER = (
-    '!printf "username=%s\\npassword=%s\\n" "$PYBUILD_GIT_USERNAME" "$PYBUILD_GIT_PASSWORD"; :'  # noqa: S105
-)
+_HELPER = '!printf "username=%s\\npassword=%s\\n" "$PYBUILD_GIT_USERNAME" "$PYBUILD_GIT_PASSWORD"; :'
 _SHARED_SCOPES = ("https://github.com/", "https://www.github.com/")
 """Where a token for one repository is used for all of the host's, as BuildKit does."""
 
@@ -27,7 +26,9 @@ _SHARED_SCOPES = ("https://github.com/", "https://www.github.com/")
 class SecretSource(Protocol):
     """The secrets of a build and the sockets of its ssh agents, by id."""
 
-    ssh: dict[str, str]
+    @property
+    def ssh(self) -> Mapping[str, str]:
+        """The agents' sockets."""
 
     def read(self, secret_id: str) -> bytes | None:
         """The bytes of a secret, None when it was not given. Raises BuildError."""
@@ -91,7 +92,7 @@ def _with_password(access: Access, host: str, user_info: str) -> Access:
     return access._replace(
         config=((f"credential.{host}.helper", _HELPER),),
         env=(("PYBUILD_GIT_USERNAME", user), ("PYBUILD_GIT_PASSWORD", password)),
-        hidden=tuple({user_info, user, password} - {""}),
+        hidden=(user_info, password or user),
     )
 
 

@@ -73,6 +73,16 @@ class GitError(BuildError):
         super().__init__(message, hint=hint)
         self.stderr = stderr
 
+    @property
+    def wants_history(self) -> bool:
+        """Whether the server gives a commit only with its history (dumb HTTP, old servers)."""
+        return "--depth" in self.stderr or "shallow" in self.stderr
+
+    @property
+    def wants_names(self) -> bool:
+        """Whether the server gives only what a branch or a tag leads to."""
+        return any(sign in self.stderr for sign in ("not our ref", "unadvertised object", "no such remote ref"))
+
 
 class Running:
     """The git programs that run now. Any thread may use it."""
