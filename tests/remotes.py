@@ -37,7 +37,12 @@ class GitRepository:
         dates = {"GIT_AUTHOR_DATE": f"{self._time} +0000", "GIT_COMMITTER_DATE": f"{self._time} +0000"}
         settings = ["-c", "protocol.file.allow=always"]
         done = subprocess.run(
-            ["git", *settings, *words], cwd=self.path, env=_IDENTITY | dates, input=stdin, capture_output=True, check=False
+            ["git", *settings, *words],
+            cwd=self.path,
+            env=_IDENTITY | dates,
+            input=stdin,
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr.decode()
         return done.stdout.decode().strip()
@@ -137,8 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         if target is not None:
             return self._send(302, {"Location": target + (f"?{query}" if query else "")}, b"")
         wanted = self.served.password
-        given = self.headers.get("Authorization", "").lower().removeprefix("basic ")
-        if wanted and given != base64.b64encode(wanted.encode()).decode().lower():
+        given = self.headers.get("Authorization", "").rpartition(" ")[2]
+        if wanted and given != base64.b64encode(wanted.encode()).decode():
             return self._send(401, {"WWW-Authenticate": "Basic realm=x"}, b"")
         if path in self.served.files:
             return self._send(200, {}, self.served.files[path])

@@ -65,3 +65,10 @@ def test_rooms_stay_liveable() -> None:
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
                 assert (node.end_lineno or 0) - node.lineno < 60, f"{path}: {node.name}"
+
+
+def test_every_package_is_installed() -> None:
+    import tomllib
+
+    listed = tomllib.loads((PROJECT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted(name_of(path) for path in MODULES if path.name == "__init__.py")

@@ -1,1 +1,1 @@
-"""Git repositories: which commit a reference means, fetching it into the store, checking it out. Knows no Dockerfile."""
+"""Git repositories: which commit a reference means, fetching and checking it out. Knows no Dockerfile."""

@@ -58,7 +58,7 @@ def test_examples(rule: Rule) -> None:
 def test_undefined_variables_of_every_kind_of_word() -> None:
     text = (
         "FROM alpine\nARG A=$B\nENV C=$D E=${F:-x}\nCOPY --chown=$G $H <<E /$I/\n$J\nE\n"
-        "RUN --mount=type=cache,target=/$K x\nRUN $L\nEXPOSE $M\nVOLUME $N/x\nUSER $A$C\n"
+        "RUN --mount=type=cache,target=/m$K x\nRUN $L\nEXPOSE $M\nVOLUME $N/x\nUSER $A$C\n"
     )
     messages = [entry.message for entry in report(text).entries]
     assert [message.split("'")[1][1:] for message in messages] == [*"BDFGHIJKN"]
