@@ -5,7 +5,8 @@ Types: `image` (the local store), `oci` and `docker` (archives), `local` and `ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError, UsageError
@@ -14,6 +15,7 @@ from builder.export.spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
 from builder.image.names import ImageName, parse_names
 from builder.image.stored import chain_id_of, put_document, tag_image
+from cache.descriptor import MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.snapshot import EMPTY
@@ -22,18 +24,63 @@ from cache.store import Store
 if TYPE_CHECKING:
     from builder.export.file import ByteOutput
 
-__all__ = ["Exported", "ImageInput", "OutputSpec", "export", "parse_output"]
+__all__ = ["Exported", "ImageInput", "OutputSpec", "export", "export_targets", "parse_output"]
+
+
+IMAGE_CREATED = "org.opencontainers.image.created"
 
 
 class Exported(NamedTuple):
     """What was made. `digest` names the manifest, or the index over several; "" for outputs that are no image.
 
-    `image_ids` are the digests of the configs, one for each image.
+    `image_ids` are the digests of the configs, one for each image. `target` is the stage where there are several.
     """
 
     digest: str = ""
     image_ids: tuple[Digest, ...] = ()
     names: tuple[str, ...] = ()
+    descriptor: Descriptor | None = None
+    target: str = ""
+
+
+def export_targets(
+    store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput
+) -> list[Exported]:
+    """Write one result of one or more targets, as `export` does for one.
+
+    Of several every image is named by its target: `name` becomes `name:target`, `name:tag` `name:tag-target`. An
+    archive has them all, a tree has a directory for each.
+    """
+    groups: dict[str, list[ImageInput]] = {}
+    for image in images:
+        groups.setdefault(image.planned.target, []).append(image)
+    if len(groups) <= 1:
+        return [export(store, images, output, stdout)]
+    outputs = {target: output._replace(names=_target_names(output.names, target)) for target in groups}
+    with _store_errors(output):
+        if output.type in ("oci", "docker"):
+            return _to_archive(store, groups, outputs, stdout)
+        if output.type == "tar":
+            _to_tar(store, groups, output, stdout)
+            return [Exported(target=target) for target in groups]
+    found = []
+    for target, group in groups.items():
+        one = outputs[target]._replace(dest=f"{output.dest.rstrip('/')}/{target}" if output.dest else "")
+        found.append(export(store, group, one, stdout)._replace(target=target))
+    return found
+
+
+def _target_names(names: Sequence[str], target: str) -> tuple[str, ...]:
+    """A tag comes after the last slash: what is before that can have the colon of a port."""
+    return tuple([f"{name}{'-' if ':' in name.rpartition('/')[2] else ':'}{target}" for name in names])
+
+
+@contextmanager
+def _store_errors(output: OutputSpec) -> Iterator[None]:
+    try:
+        yield
+    except CacheError as error:
+        raise BuildError(f"output {output.type}: {error}", hint=error.hint) from error
 
 
 def export(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput) -> Exported:
@@ -41,18 +88,15 @@ def export(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdou
 
     The same input gives the same bytes. A file is replaced as a whole or not at all.
     """
-    names = parse_names(output.names)
-    try:
+    with _store_errors(output):
         if output.type == "image":
-            return _to_store(store, images, output, names)
+            return _to_store(store, images, output, parse_names(output.names))
         if output.type in ("oci", "docker"):
-            return _to_archive(store, images, output, names, stdout)
+            return _to_archive(store, {"": images}, {"": output}, stdout)[0]
         if output.type == "local":
             _to_directory(store, images, output)
         elif output.type == "tar":
-            _to_tar(store, images, output, stdout)
-    except CacheError as error:
-        raise BuildError(f"output {output.type}: {error}", hint=error.hint) from error
+            _to_tar(store, {"": images}, output, stdout)
     return Exported()
 
 
@@ -70,7 +114,9 @@ def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, na
     put_document(store, packed.config_raw)
     put_document(store, packed.manifest_raw)
     tag_image(store, packed.manifest_digest, packed.manifest.config.digest, names)
-    return _exported(packed.manifest_digest, [packed], names)
+    marks = {IMAGE_CREATED: packed.created}
+    descriptor = Descriptor(MEDIA_MANIFEST, packed.manifest_digest, len(packed.manifest_raw), marks)
+    return _exported(descriptor, [packed], names)
 
 
 def _register_layers(store: Store, image: ImageInput, packed: PackedImage) -> None:
@@ -87,19 +133,26 @@ def _register_layers(store: Store, image: ImageInput, packed: PackedImage) -> No
 
 
 def _to_archive(
-    store: Store, images: Sequence[ImageInput], output: OutputSpec, names: Sequence[ImageName], stdout: ByteOutput
-) -> Exported:
+    store: Store, groups: Mapping[str, Sequence[ImageInput]], outputs: Mapping[str, OutputSpec], stdout: ByteOutput
+) -> list[Exported]:
+    """One archive of every target's image; `outputs` differ in their names only."""
     from builder.export.archive import plan_archive, write_archive, write_layout
     from builder.export.file import open_destination
 
-    packed = [_pack(store, image, output, default="gzip") for image in images]
-    archive = plan_archive(packed, names, output.annotations, docker=output.type == "docker")
+    found, archives = [], []
+    for target, output in outputs.items():
+        names = parse_names(output.names)
+        packed = [_pack(store, image, output, default="gzip") for image in groups[target]]
+        archive = plan_archive(packed, names, output.annotations, docker=output.type == "docker")
+        archives.append(archive._replace(target=target))
+        found.append(_exported(archive.descriptor, packed, names)._replace(target=target))
     if output.tar:
         with open_destination(output.dest, stdout) as sink:
-            write_archive(archive, store.blobs, sink)
+            write_archive(archives, store.blobs, sink)
     else:
-        write_layout(archive, store.blobs, output.dest)
-    return _exported(archive.descriptor.digest, packed, names)
+        for archive in archives:
+            write_layout(archive, store.blobs, output.dest)
+    return found
 
 
 def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) -> PackedImage:
@@ -113,9 +166,12 @@ def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) 
     )
 
 
-def _exported(digest: Digest, packed: Sequence[PackedImage], names: Sequence[ImageName]) -> Exported:
+def _exported(descriptor: Descriptor, packed: Sequence[PackedImage], names: Sequence[ImageName]) -> Exported:
     ids = tuple([image.manifest.config.digest for image in packed])
-    return Exported(str(digest), ids, tuple([str(name) for name in names]))
+    if len(ids) == 1:
+        marks = {"config.digest": str(ids[0]), **(descriptor.annotations or {})}
+        descriptor = descriptor._replace(annotations=marks)
+    return Exported(str(descriptor.digest), ids, tuple([str(name) for name in names]), descriptor)
 
 
 def _to_directory(store: Store, images: Sequence[ImageInput], output: OutputSpec) -> None:
@@ -127,15 +183,18 @@ def _to_directory(store: Store, images: Sequence[ImageInput], output: OutputSpec
         write_tree(walk_merged(store.snapshots.lower_dirs(image.snapshot)), dest)
 
 
-def _to_tar(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput) -> None:
+def _to_tar(store: Store, groups: Mapping[str, Sequence[ImageInput]], output: OutputSpec, stdout: ByteOutput) -> None:
     from builder.export.file import open_destination
     from builder.export.tar import TreeTar
     from builder.export.walk import walk_merged
 
-    trees = [store.snapshots.lower_dirs(image.snapshot) for image in images]
+    trees = []
+    for target, images in groups.items():
+        for image, prefix in zip(images, _prefixes(images, output), strict=True):
+            trees.append((f"{target}/{prefix}" if target else prefix, store.snapshots.lower_dirs(image.snapshot)))
     with open_destination(output.dest, stdout) as sink:
         writer = TreeTar(sink)
-        for lower_dirs, prefix in zip(trees, _prefixes(images, output), strict=True):
+        for prefix, lower_dirs in trees:
             writer.add_tree(walk_merged(lower_dirs), prefix)
         writer.close()
 

@@ -80,6 +80,13 @@ def _recall(stored: bytes | None, resolver: StoreResolver) -> Plan | None:
 
 
 def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: str) -> Plan:
+    from builder.variants import merge, variants
+
+    own = _platform(host)
+    return merge([_lower_one(context, each, resolver, own) for each in variants(options, own)])
+
+
+def _lower_one(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: Platform) -> Plan:
     from builder.findings import make_linter
     from builder.lower import lower
     from builder.scope import Checks
@@ -88,7 +95,7 @@ def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver
     linter = make_linter(context.source, options)
     dockerfile = parse(context.source, filename=context.dockerfile, linter=linter)
     checks = Checks(linter, context.local("context").matcher)
-    return lower(dockerfile, options, resolver, filename=context.dockerfile, host=_platform(host), checks=checks)
+    return lower(dockerfile, options, resolver, filename=context.dockerfile, host=host, checks=checks)
 
 
 def _has_secrets(plan: Plan) -> bool:

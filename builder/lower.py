@@ -132,10 +132,11 @@ def _start(state: StageState) -> None:
 def _inherit(state: StageState, scope: Scope, default: Platform) -> None:
     """Start the stage from its base: another stage, an image, a directory or nothing."""
     state.no_cache = _ignores_cache(scope.options, state.name)
+    state.names_platform = len(scope.options.platforms) > 1
     if state.base is not None:
         base = state.base
         state.platform = base.platform
-        state.vertex = base.vertex
+        state.vertex = _rooted(base, scope)
         state.image = _image(base).derive()
         state.env = dict(base.env)
         state.cwd = base.cwd
@@ -150,25 +151,27 @@ def _inherit(state: StageState, scope: Scope, default: Platform) -> None:
             state.image = ImageConfig(source.document)
     elif source.document is not None:
         state.image = ImageConfig(source.document, source.layers)
-        name = f"[{state.label + ' ' if state.label and not state.unregistered else ''}internal] load {state.base_name}"
+        name = f"[{state.prefix}internal] load {state.base_name}"
         if state.steps and not state.unregistered:
             name = state.step_name("FROM " + state.base_name)
         state.vertex = scope.add(Vertex(source.op, (), name, state.name, state.location))
     else:
         assert isinstance(source.op, LocalSourceOp)
         state.image = ImageConfig.scratch(platform)
-        state.vertex = _directory_root(state, source.op, scope)
+        state.vertex = scope.local(source.op)
+        if not state.unregistered and state.context is None:
+            state.vertex = _rooted(state, scope)
     state.image.config.pop("OnBuild", None)
 
 
-def _directory_root(state: StageState, op: LocalSourceOp, scope: Scope) -> int:
-    """A root that holds what a named directory context holds."""
-    local = scope.local(op)
-    if state.unregistered or state.context is not None:
-        return local
+def _rooted(state: StageState, scope: Scope) -> int:
+    """The stage's root. What is in a context becomes one first, where more is to be put on it than read from it."""
+    op = scope.vertices[state.vertex].op if state.vertex != SCRATCH else None
+    if not isinstance(op, LocalSourceOp):
+        return state.vertex
     copy = CopyAction(1, "/", "/", allow_wildcard=False)
     name = f"[context {op.name}] load from the builder's directory"
-    return scope.add(Vertex(FileOp((copy,)), (SCRATCH, local), name, state.name, state.location))
+    return scope.add(Vertex(FileOp((copy,)), (SCRATCH, state.vertex), name, state.name, state.location))
 
 
 def _ignores_cache(options: BuildOptions, name: str) -> bool:
@@ -209,7 +212,7 @@ def _finish(lowered: Lowered, options: BuildOptions) -> Plan:
         image.set_platform(platform)
     image.normalize_platform()
     planned = PlannedImage(
-        target.vertex,
+        _rooted(target, lowered.scope),
         str(platform),
         image.document,
         image.base_history,

@@ -16,6 +16,7 @@ from builder.step import Step
 from grammar.heredoc import chomp, is_heredoc
 from grammar.mount_flag import parse_mount
 from grammar.nodes import RunInstruction
+from grammar.platforms import normalize
 
 _SCRIPT_DIR = "/dev/pipes/"
 _PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
@@ -47,6 +48,7 @@ def lower_run(run: RunInstruction, step: Step) -> None:
         shm_size=options.shm_size,
         ulimits=options.ulimits,
         proxy_env=_proxy_env(step.scope),
+        platform=normalize(state.platform).short if state.platform else "",
     )
     name = step.name(step.scope.shown(run.original + summary, masked))
     state.vertex = step.add(op, tuple(inputs), name)

@@ -31,3 +31,7 @@ class BuildOptions(NamedTuple):
     shm_size: int = 0
     ulimits: tuple[str, ...] = ()
     source_date_epoch: int | None = None
+    targets: tuple[str, ...] = ()
+    """Every --target, when there are several; `target` is the one that is lowered."""
+    platforms: tuple[str, ...] = ()
+    """Every --platform, when there are several; `platform` is the one that is lowered."""

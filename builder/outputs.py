@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from builder.errors import BuildError
-from builder.exporter import Exported, ImageInput, OutputSpec, export, parse_output
+from builder.errors import BuildError, UsageError
+from builder.exporter import Exported, ImageInput, OutputSpec, export_targets, parse_output
 from builder.image.timestamp import parse_time
 from builder.options import BuildOptions
 from builder.plan import SCRATCH, PlannedImage
@@ -16,8 +16,10 @@ from builder.state import VertexState
 from cache.snapshots import EMPTY
 
 
-def output_specs(outputs: Sequence[str], tags: Sequence[str], options: BuildOptions) -> list[OutputSpec]:
-    """What to write: every --output, and the local store for --tag or when nothing else is asked for.
+def output_specs(
+    outputs: Sequence[str], tags: Sequence[str], options: BuildOptions, *, load: bool = False
+) -> list[OutputSpec]:
+    """What to write: every --output, and the local store for --tag, --load or when nothing else is asked for.
 
     With SOURCE_DATE_EPOCH every timestamp of the image is clamped, those in its layers, too. Raises UsageError.
     """
@@ -25,11 +27,21 @@ def output_specs(outputs: Sequence[str], tags: Sequence[str], options: BuildOpti
     specs = [
         spec._replace(names=spec.names or tuple(tags)) if spec.type in ("oci", "docker") else spec for spec in specs
     ]
-    if tags or not specs:
+    if tags or not specs or (load and not any(spec.type == "image" for spec in specs)):
         specs.append(OutputSpec("image", names=tuple(tags)))
     if options.source_date_epoch is not None:
         specs = [spec._replace(rewrite_timestamp=True) for spec in specs]
+    if len(options.platforms) > 1:
+        _check_platforms(specs)
     return specs
+
+
+def _check_platforms(specs: Sequence[OutputSpec]) -> None:
+    """Say before the build what could not be written after it."""
+    for spec in specs:
+        if spec.type in ("image", "docker"):
+            kept = "the local store keeps" if spec.type == "image" else "a docker archive holds"
+            raise UsageError(f"{kept} an image for one platform", hint="write an index: -o type=oci,dest=FILE")
 
 
 def write_outputs(
@@ -43,7 +55,7 @@ def write_outputs(
             solver.worker.reporter.message(
                 f"writing {spec.type} to {'standard output' if spec.dest == '-' else spec.dest}"
             )
-        exported.append(export(solver.worker.store, images, spec, stdout))
+        exported += export_targets(solver.worker.store, images, spec, stdout)
     return exported
 
 

@@ -85,6 +85,8 @@ class ExecOp(NamedTuple):
     ulimits: tuple[str, ...] = ()
     proxy_env: tuple[str, ...] = ()
     """Proxy variables: the process sees them, the cache key does not."""
+    platform: str = ""
+    """What the stage is for, `os/architecture[/variant]`: the same command on an equal root can do another thing."""
 
 
 class MkdirAction(NamedTuple):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from builder.contexts.kinds import is_remote
 from builder.errors import BuildError, UsageError
 from builder.image.importer import import_layout
+from builder.image.platform import platform_of
 from builder.image.stored import StoredImage, resolve_image
 from builder.plan import ImageSourceOp, LocalSourceOp
 from builder.sources import BaseSource
@@ -77,6 +78,12 @@ class StoreResolver:
 
     def _source(self, kind: str, where: str, name: str, platform: Platform) -> BaseSource:
         image = self._find(kind, where, platform.short)
+        other = None if image else self._find(kind, where, "")
+        if other is not None:
+            raise BuildError(
+                f"{where}: the image is for {platform_of(other.config)}, not for {platform.short}",
+                hint=f"give one that is with --build-context {name}=oci-layout://DIR",
+            )
         if image is None:
             raise BuildError(
                 f"{where}: not found",

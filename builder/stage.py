@@ -16,7 +16,7 @@ from builder.plan import SCRATCH
 from builder.sources import BaseSource
 from grammar.errors import DockerfileError
 from grammar.nodes import Instruction
-from grammar.platforms import Platform
+from grammar.platforms import Platform, normalize, parse_platform
 from grammar.position import Range
 
 
@@ -55,6 +55,8 @@ class StageState:
         self.vertex = SCRATCH
         self.step = 0
         self.steps = 0
+        self.names_platform = False
+        """Whether the progress says which platform a step is for: when there are several."""
         self.used: dict[str, Range] = {}
         """Where CMD, ENTRYPOINT and HEALTHCHECK were last set in this stage."""
         self.workdir_set = False
@@ -77,14 +79,32 @@ class StageState:
         self.env.pop(key, None)
         self.env[key] = value
 
+    @property
+    def prefix(self) -> str:
+        """What names of vertices say of the stage: `linux/amd64->arm64 name `, the platform if there are several."""
+        label = self.label + " " if self.label else ""
+        if not self.names_platform or self.platform is None:
+            return label
+        return f"{self.platform}{_cross(self.platform, self.env.get('TARGETPLATFORM', ''))} {label}"
+
     def step_name(self, text: str, *, on_build: bool = False) -> str:
         """`[stage 2/5] text`, counting one step up. Source: BuildKit's progress names."""
         if not self.steps:
             return text
         self.step += 1
         width = int(1 + math.log10(self.steps))
-        label = self.label + " " if self.label else ""
-        return f"[{label}{self.step:{width}d}/{self.steps}] {'ONBUILD ' if on_build else ''}{text}"
+        return f"[{self.prefix}{self.step:{width}d}/{self.steps}] {'ONBUILD ' if on_build else ''}{text}"
+
+
+def _cross(own: Platform, target: str) -> str:
+    """`->arm64` where a stage of one platform knows that it works for another."""
+    try:
+        wanted = normalize(parse_platform(target, own)) if target else own
+    except DockerfileError:
+        return ""
+    if wanted[:3] == normalize(own)[:3] or not target:
+        return ""
+    return "->" + (wanted.short.partition("/")[2] if wanted.os == own.os else wanted.short)
 
 
 @contextmanager

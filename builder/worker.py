@@ -21,6 +21,7 @@ from cache.store import Store
 if TYPE_CHECKING:
     from builder.ops.tree import SourceTree
     from builder.sandbox.launcher import Launcher
+    from builder.sandbox.spec import Limits
 
 SECRET_LIMIT = 500 << 10
 
@@ -54,9 +55,14 @@ class Secrets:
 class Sandbox:
     """The launcher, started at its first use or before, and what its steps may be granted."""
 
-    def __init__(self, allowed: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, allowed: frozenset[str] = frozenset(), limits: Limits | None = None, *, cgroup_parent: str = ""
+    ) -> None:
         self.allowed = allowed
         """Entitlements that --allow gave."""
+        self.limits = limits
+        """What --resource gave; None when nothing is limited."""
+        self.cgroup_parent = cgroup_parent
         self._launcher: Launcher | None = None
         self._lock = threading.Lock()
 

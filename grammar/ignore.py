@@ -77,8 +77,10 @@ class IgnoreMatcher:
         self._exception_prefixes = [text + "/" for text in exceptions]
 
     def ignores(self, path: str) -> bool:
-        """Whether `path` is left out, its parents considered. It costs a test per pattern and parent."""
-        parents = [path[:index] for index, char in enumerate(path) if char == "/" and index]
+        """Whether `path` is left out, its parents considered; above an absolute path are the empty one and, directly
+        in the root, the root. It costs a test per pattern and parent."""
+        parents = [path[:index] for index, char in enumerate(path) if char == "/"]
+        parents += ["/"] if path.rfind("/") == 0 else []
         ignored = False
         for pattern in self.patterns:
             if pattern.is_exception == ignored and any(map(pattern.matches, (path, *parents))):

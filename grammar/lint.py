@@ -7,7 +7,7 @@ one instruction decides for that instruction. Source: Dockerfile reference, `che
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from grammar.characters import quoted, trim
@@ -19,6 +19,8 @@ from grammar.values import parse_bool
 
 _SUGGESTION_DISTANCE = 3
 """A name is suggested only if it is nearer than this."""
+_MOST_OPTIONS = 1000
+"""Among more names none is suggested: every undefined variable would be compared with all of them."""
 _HADOLINT = "hadolint ignore="
 
 
@@ -147,10 +149,10 @@ class Linter:
         return sorted({finding.rule.name for finding in self.findings}) if self.config.error else []
 
 
-def suggestion(word: str, options: Iterable[str]) -> str | None:
+def suggestion(word: str, options: Collection[str]) -> str | None:
     """The first of the options that are nearest to `word` by edit distance; None if none is near or one is equal."""
     best, distance = None, _SUGGESTION_DISTANCE
-    for option in options:
+    for option in options if len(options) <= _MOST_OPTIONS else ():
         if option == word:
             return None
         found = edit_distance(word, option, distance)

@@ -18,6 +18,7 @@ from builder.fetcher import Fetcher
 from builder.frontend import load_plan
 from builder.image.platform import host_platform
 from builder.inputs import Inputs
+from builder.metadata import image_ids, write_metadata
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import Plan
 from builder.redact import redact
@@ -28,7 +29,8 @@ from builder.worker import Sandbox, Secrets, Worker
 from cache.store import Store
 
 if TYPE_CHECKING:
-    from builder.exporter import Exported
+    from builder.exporter import Exported, OutputSpec
+    from builder.options import BuildOptions
     from builder.progress import Reporter
 
 
@@ -44,17 +46,17 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
         return run_call(args, env)
     options = build_options.plan_options(args, env)
-    specs = output_specs(args.output, args.tag, options)
+    specs = _output_specs(args, options)
     secrets = _secrets(args, env)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
         fetcher = Fetcher(store, env.clock, secrets)
-        source = Source(fetcher, env.cwd, options.build_args)
+        source = Source(fetcher, env.cwd, options.build_args, partial(_say, args, env))
         context = open_context(args.context, args.file, source)
         add_named(context, resolver.file_contexts(), source)
         try:
             host = host_platform()
-            sandbox = Sandbox(frozenset(args.allow))
+            sandbox = _sandbox(args)
             warm_up = partial(_warm_up, sandbox, context)
             plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
             inputs = Inputs(context, plan.vertices, fetcher)
@@ -69,6 +71,35 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             raise
     _report(args, env, exported, quiet=any(spec.dest == "-" for spec in specs))
     return 0
+
+
+def _sandbox(args: argparse.Namespace) -> Sandbox:
+    limits = None
+    if args.resource:
+        from builder.resources import parse_limits
+
+        limits = parse_limits(args.resource)
+    if ".." in args.cgroup_parent.split("/"):
+        raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
+    return Sandbox(frozenset(args.allow), limits, cgroup_parent=args.cgroup_parent.strip("/"))
+
+
+def _output_specs(args: argparse.Namespace, options: BuildOptions) -> list[OutputSpec]:
+    if args.push:
+        raise UsageError("--push: this version writes to no registry", hint="write an archive: -o type=oci,dest=FILE")
+    specs = output_specs(args.output, args.tag, options, load=args.load)
+    if not args.annotation:
+        return specs
+    from builder.export.annotation import annotated
+
+    return annotated(specs, args.annotation)
+
+
+def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
+    """A line about what happens before there is a plan to report on."""
+    if not args.quiet and args.progress not in ("json", "quiet"):
+        env.stderr.write(f"{text}\n")
+        env.stderr.flush()
 
 
 def _warm_up(sandbox: Sandbox, context: BuildContext) -> None:
@@ -87,14 +118,16 @@ def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
 
 
 def _report(args: argparse.Namespace, env: Environment, exported: list[Exported], *, quiet: bool) -> None:
-    """The image id, on stdout and in --iidfile."""
-    ids = [image_id for each in exported for image_id in each.image_ids]
+    """The image id, on stdout and in --iidfile, and all that is known of the image in --metadata-file."""
+    if args.metadata_file:
+        write_metadata(os.path.join(env.cwd, args.metadata_file), exported)
+    ids = image_ids(exported)
     if not ids:
         return
     if args.iidfile:
-        write_id_file(os.path.join(env.cwd, args.iidfile), ids[0])
+        write_id_file(os.path.join(env.cwd, args.iidfile), "\n".join(ids))
     if not quiet:
-        env.stdout.write(f"{ids[0]}\n")
+        env.stdout.write("".join(f"{each}\n" for each in ids))
 
 
 def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from builder import resources
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.options import BuildOptions, SecretSource
@@ -31,17 +32,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("context", metavar="PATH", nargs="?", default=None, help="the context directory")
     add("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]", help="name the image in the local store")
     add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci|docker|local|tar,dest=PATH")
+    add("--load", action="store_true", help="keep the image in the local store whatever else is written")
+    add("--push", action="store_true", help=argparse.SUPPRESS)
+    note = "annotate the image; WHERE is manifest (default), index, manifest-descriptor or index-descriptor, or several"
+    add("--annotation", action="append", default=[], metavar="[WHERE,…:]KEY=VALUE", help=note)
     add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR", help="for RUN --mount=type=secret")
     add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help="grant security.insecure")
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
     add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
     add("-q", "--quiet", action="store_true", help="print the image id only")
-    add("--iidfile", default="", metavar="FILE", help="write the image id to a file")
+    add("--iidfile", default="", metavar="FILE", help="write the image id to a file (of several targets, a line each)")
+    add("--metadata-file", default="", metavar="FILE", help="write digests and names of the result to a file, as JSON")
     call = "what to do: " + ", ".join(CALLS) + " (default: build)"
     add("--call", type=call_option, default=Call(), metavar="METHOD[,format=text|json]", help=call)
     add("--print", dest="call", type=call_option, help=argparse.SUPPRESS)
     add("--check", dest="call", action="store_const", const=Call("check"), help="the same as --call=check")
+    resources.add_arguments(parser)
     add_plan_arguments(parser)
 
 
@@ -64,7 +71,11 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that decide what is built, whatever happens with it."""
     add = parser.add_argument
     add("-f", "--file", default="", metavar="FILE", help="the Dockerfile (default: PATH/Dockerfile; - is stdin)")
-    add("--target", default="", metavar="STAGE", help="build this stage (default: the last)")
+    target = (
+        "build this stage (default: the last); several are built together: each is an image of its own, tagged "
+        "NAME:STAGE or NAME:TAG-STAGE, and a directory of its own in local and tar outputs"
+    )
+    add("--target", action="append", default=[], metavar="STAGE", help=target)
     add("--build-arg", action="append", default=[], metavar="KEY[=VALUE]", help="set an ARG, or pass it on from here")
     add(
         "--build-context",
@@ -74,7 +85,10 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         help="DIR, oci-layout://DIR[:tag] or docker-image://NAME",
     )
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="add a label to the image")
-    add("--platform", default="", metavar="OS/ARCH[/VARIANT]", help="the platform to build for")
+    platform = "the platform to build for; several make an image for each, under one index"
+    add("--platform", action="append", default=[], metavar="OS/ARCH[/VARIANT],…", help=platform)
+    pull = "accepted: what a base's name means is looked up anew for every build, in the store and in named contexts"
+    add("--pull", action="store_true", help=pull)
     add("--no-cache", action="store_true", help="run every instruction")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
     add("--network", default="default", choices=("default", "none", "host"), help="the network of RUN")
@@ -89,13 +103,14 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
     epoch = build_args.get("SOURCE_DATE_EPOCH") or None
     if epoch is not None and not epoch.isdecimal():
         raise UsageError(f'SOURCE_DATE_EPOCH "{epoch}" is not a number of seconds since 1970')
+    platforms = list(dict.fromkeys(each.strip() for text in args.platform for each in text.split(",") if each.strip()))
     return BuildOptions(
         context=args.context,
         dockerfile=args.file,
-        target=args.target,
+        target=args.target[0] if args.target else "",
         build_args=build_args,
         labels=dict(_pair(text, "--label") for text in args.label),
-        platform=args.platform,
+        platform=platforms[0] if platforms else "",
         named_contexts=dict(_pair(text, "--build-context") for text in args.build_context),
         no_cache=args.no_cache,
         no_cache_filter=tuple(name for text in args.no_cache_filter for name in text.split(",")),
@@ -104,6 +119,8 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         shm_size=_size(args.shm_size),
         ulimits=tuple(_ulimit(text) for text in args.ulimit),
         source_date_epoch=int(epoch) if epoch else None,
+        targets=tuple(args.target) if len(args.target) > 1 else (),
+        platforms=tuple(platforms) if len(platforms) > 1 else (),
     )
 
 

@@ -31,5 +31,5 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         archive = plan_archive([packed], names, docker=args.format == "docker")
         dest = args.output if args.output == "-" else os.path.join(env.cwd, args.output)
         with open_destination(dest, env.stdout_bytes) as sink:
-            write_archive(archive, store.blobs, sink)
+            write_archive([archive], store.blobs, sink)
     return 0

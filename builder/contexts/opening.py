@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from builder.context import BuildContext, DockerfileText, read_dockerfile, read_
 from builder.contexts import kinds
 from builder.errors import BuildError, UsageError
 from builder.fetcher import Fetcher
+from builder.redact import redact
 from cache.snapshots import EMPTY, Snapshot
 
 
@@ -25,6 +26,8 @@ class Source(NamedTuple):
     fetcher: Fetcher
     cwd: str
     build_args: Mapping[str, str] = {}
+    say: Callable[[str], None] = lambda _text: None
+    """Called with a line for the user before something is fetched, which may take its time."""
 
 
 def open_context(path: str, dockerfile: str, source: Source) -> BuildContext:
@@ -41,6 +44,7 @@ def open_context(path: str, dockerfile: str, source: Source) -> BuildContext:
     if given is None and os.path.isabs(dockerfile):
         given = read_dockerfile(dockerfile, dockerfile, near=os.path.dirname(dockerfile))
     op = kinds.git_op(path, keep_git_dir=_is_true(source.build_args.get("BUILDKIT_CONTEXT_KEEP_GIT_DIR", "")))
+    source.say(f"loading context {redact(path)}")
     if op is not None:
         from builder.contexts.materialise import git_snapshot
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from builder.errors import BuildError
 from builder.export.file import ByteSink, output_error, replaced_file
@@ -39,13 +39,16 @@ class Archive(NamedTuple):
     documents: dict[Digest, bytes]
     layers: dict[Digest, int]
     names: tuple[ImageName, ...]
-    docker: bytes | None
+    docker: dict[str, Any] | None
+    target: str = ""
+    """Of several images the stage that this one is; the tag of one that has no name."""
 
     def index_entries(self, unnamed: str = "") -> tuple[Descriptor, ...]:
         """Return the entries of `index.json`: one for each name, or a single one tagged `unnamed` (not when "")."""
         base = self.descriptor.annotations or {}
         marks = [{IMAGE_NAME: str(name), REF_NAME: name.tag} for name in self.names]
-        marks = marks or [{REF_NAME: unnamed} if unnamed else {}]
+        tag = self.target or unnamed
+        marks = marks or [{REF_NAME: tag} if tag else {}]
         return tuple([self.descriptor._replace(annotations=dict(sorted({**base, **mark}.items()))) for mark in marks])
 
 
@@ -70,8 +73,7 @@ def plan_archive(
     if len(entries) == 1:
         if any(annotation.place.startswith("index") for annotation in annotations):
             raise BuildError("an image for one platform has no index to annotate", hint="use annotation.KEY=VALUE")
-        docker_raw = _docker_manifest(images[0], names) if docker else None
-        return Archive(entries[0], documents, layers, tuple(names), docker_raw)
+        return Archive(entries[0], documents, layers, tuple(names), _docker_entry(images[0], names) if docker else None)
     raw = encode_manifest(Index(tuple(entries), pick_annotations(annotations, "index") or None))
     digest = sha256_bytes(raw)
     documents[digest] = raw
@@ -85,32 +87,35 @@ def _manifest_entry(image: PackedImage, annotations: Sequence[Annotation]) -> De
     return Descriptor(MEDIA_MANIFEST, image.manifest_digest, len(image.manifest_raw), marks, platform)
 
 
-def _docker_manifest(image: PackedImage, names: Sequence[ImageName]) -> bytes:
-    document = {
+def _docker_entry(image: PackedImage, names: Sequence[ImageName]) -> dict[str, Any]:
+    return {
         "Config": _blob_path(image.manifest.config.digest),
         "RepoTags": [name.familiar for name in names] or None,
         "Layers": [_blob_path(layer.digest) for layer in image.manifest.layers],
     }
-    return encode_document([document])
 
 
 def _blob_path(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def write_archive(archive: Archive, blobs: BlobStore, sink: ByteSink) -> None:
-    """Write the layout as a tar. Layers are read once, in chunks, and verified on the way."""
+def write_archive(archives: Sequence[Archive], blobs: BlobStore, sink: ByteSink) -> None:
+    """Write one layout of all images as a tar. Layers are read once, in chunks, and verified on the way."""
+    documents = {digest: raw for archive in archives for digest, raw in archive.documents.items()}
+    layers = {digest: size for archive in archives for digest, size in archive.layers.items()}
     writer = ArchiveWriter(sink)
     for directory in _BLOB_DIRECTORIES:
         writer.add_directory(directory)
-    for digest in sorted({*archive.documents, *archive.layers}):
-        if digest in archive.documents:
-            writer.add_bytes(_blob_path(digest), archive.documents[digest])
+    for digest in sorted({*documents, *layers}):
+        if digest in documents:
+            writer.add_bytes(_blob_path(digest), documents[digest])
         else:
-            writer.add_file(_blob_path(digest), archive.layers[digest], _chunks(blobs, digest))
-    writer.add_bytes(INDEX_FILE, encode_manifest(Index(archive.index_entries())))
-    if archive.docker is not None:
-        writer.add_bytes(DOCKER_FILE, archive.docker)
+            writer.add_file(_blob_path(digest), layers[digest], _chunks(blobs, digest))
+    entries = [entry for archive in archives for entry in archive.index_entries()]
+    writer.add_bytes(INDEX_FILE, encode_manifest(Index(tuple(entries))))
+    docker = [archive.docker for archive in archives if archive.docker is not None]
+    if docker:
+        writer.add_bytes(DOCKER_FILE, encode_document(docker))
     writer.add_bytes(LAYOUT_FILE, LAYOUT_CONTENT)
     writer.close()
 

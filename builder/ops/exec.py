@@ -15,8 +15,9 @@ from builder.errors import BuildError
 from builder.ops.cache_mount import cache_mount
 from builder.plan import SCRATCH, ExecOp, MountOp
 from builder.sandbox.launcher import Streams
-from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Mount, ProcessSpec, RootMount
-from builder.worker import Worker
+from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Limits, Mount, ProcessSpec, RootMount
+from builder.sandbox.wire import CommandError
+from builder.worker import Sandbox, Worker
 from cache.snapshots import Snapshot
 
 TAIL_BYTES = 8 << 10
@@ -35,30 +36,63 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
     try:
         with ExitStack() as stack:
             mounts, extra_env = _mounts(op, inputs, worker, stack)
-            spec = _spec(op, mounts, extra_env)
+            spec = _limited(_spec(op, mounts, extra_env), worker.sandbox)
             root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir)
             output = Output(worker, index)
-            status = output.run(spec, root)
-        _check(op, status, output)
+            status = _run(op, output, spec, root)
+        _check(op, status, output, worker.sandbox)
         return snapshots.commit(active)
     except BaseException:
         snapshots.discard(active)
         raise
 
 
-def _check(op: ExecOp, status: ExitStatus, output: Output) -> None:
+def _run(op: ExecOp, output: Output, spec: ProcessSpec, root: RootMount) -> ExitStatus:
+    try:
+        return output.run(spec, root)
+    except CommandError as error:
+        from builder.ops.foreign import advice, foreign
+
+        host = foreign(op.platform)
+        if not host or op.platform.partition("/")[0] != "linux":
+            raise
+        why = f'process "{" ".join(op.argv)}" is for {op.platform}, which this machine ({host}) could not run: {error}'
+        raise BuildError(why, hint=advice(op.platform) or error.hint) from error
+
+
+def _check(op: ExecOp, status: ExitStatus, output: Output, sandbox: Sandbox) -> None:
     if status.code == 0:
         return
     shown = " ".join(op.argv)
     how = f"exit code: {status.code}"
     hint = None
-    if status.signal is not None:
+    if status.out_of_memory and sandbox.limits is not None and sandbox.limits.memory:
+        how += f" (killed: out of memory, the limit is {_shown_size(sandbox.limits.memory)})"
+        hint = "give it more with --resource memory=SIZE, or let it use less"
+    elif status.signal is not None:
         how += f" (killed by signal {status.signal})"
     elif status.code == 127:
         hint = "the command was not found: is it installed in this stage, and on PATH?"
     elif status.code == 126:
         hint = "the command cannot be executed: does it have the x bit, and an interpreter that exists?"
+    hint = hint or _foreign_advice(op)
     raise BuildError(f'process "{shown}" did not complete successfully: {how}', hint=hint, output=output.tail())
+
+
+def _foreign_advice(op: ExecOp) -> str | None:
+    """A shell that does run may have met a program that does not."""
+    from builder.ops.foreign import advice, foreign
+
+    found = advice(op.platform) if foreign(op.platform) else None
+    return f"the stage is for {op.platform}; {found}" if found else None
+
+
+def _shown_size(size: int) -> str:
+    """Bytes in the largest unit that says them exactly."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} bytes"
 
 
 class Output:
@@ -107,6 +141,10 @@ def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> 
         shm_size=op.shm_size or DEFAULT_SHM_SIZE,
         extra_hosts=op.extra_hosts,
     )
+
+
+def _limited(spec: ProcessSpec, sandbox: Sandbox) -> ProcessSpec:
+    return spec._replace(limits=sandbox.limits or Limits(), cgroup_parent=sandbox.cgroup_parent)
 
 
 def _rlimit(text: str) -> tuple[str, int, int]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from builder.sandbox import device_rules
 
 GUARDED, OPEN = "guarded", "open"
-_PREFIX = "pybuild-"
+PREFIX = "pybuild-"
 _CLOSING_TRIES, _CLOSING_PAUSE = 50, 0.002
 
 
@@ -31,6 +31,8 @@ class Hierarchy(NamedTuple):
     controllers: tuple[str, ...]
     """Mount options that select it (v1): controllers, or `name=...`."""
     own_dir: str
+    root_dir: str = ""
+    """Where it is mounted."""
 
 
 def find_hierarchies() -> tuple[Hierarchy, ...]:
@@ -51,7 +53,7 @@ def find_hierarchies() -> tuple[Hierarchy, ...]:
                 # In another container's view our path can lie outside of what is mounted here.
                 own_dir = mount_dir if relative.startswith("..") else os.path.normpath(f"{mount_dir}/{relative}")
                 name = "" if is_v2 and mount_dir == "/sys/fs/cgroup" else os.path.basename(mount_dir)
-                found[controllers] = Hierarchy(is_v2, name, controllers, own_dir)
+                found[controllers] = Hierarchy(is_v2, name, controllers, own_dir, mount_dir)
     return tuple(found.values())
 
 
@@ -59,14 +61,14 @@ class StepGroups:
     """Makes and removes the groups of steps: in v2, else or also in the `devices` hierarchy of v1."""
 
     def __init__(self, launcher_pid: int, hierarchies: tuple[Hierarchy, ...]) -> None:
-        self._name = f"{_PREFIX}{launcher_pid}-{os.urandom(4).hex()}"
+        self._name = f"{PREFIX}{launcher_pid}-{os.urandom(4).hex()}"
         useful = (h for h in hierarchies if h.is_v2 or "devices" in h.controllers)
         self._hierarchies = sorted(useful, key=lambda hierarchy: not hierarchy.is_v2)
         self._parents: dict[str, tuple[str, ...]] = {}
         self._guards: dict[str, bool] = {}
         self._leaving: list[str] = []
         for hierarchy in self._hierarchies:
-            _sweep(hierarchy.own_dir)
+            sweep(hierarchy.own_dir)
 
     def create(self, step: int, kind: str) -> tuple[str, ...]:
         """The directories of a new group for `step` below the parents of its class; fewer where none can be made."""
@@ -136,13 +138,19 @@ def _remove_group(group: str) -> bool:
     return True
 
 
-def _sweep(own_dir: str) -> None:
+def sweep(own_dir: str) -> None:
     """Remove the groups of pybuild processes that are gone."""
     with contextlib.suppress(OSError):
         for name in os.listdir(own_dir):
-            pid = name.removeprefix(_PREFIX).partition("-")[0]
-            if name.startswith(_PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            pid = name.removeprefix(PREFIX).partition("-")[0]
+            if name.startswith(PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
                 _remove_tree(f"{own_dir}/{name}")
+
+
+def read(path: str) -> str:
+    """The text of a control file. Raises OSError."""
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def _remove_tree(group: str) -> None:

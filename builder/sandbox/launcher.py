@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import syscalls
 from builder.sandbox.network import etc_mounts
-from builder.sandbox.spec import ExitStatus, Mount, ProcessSpec, RootMount
+from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.stubs import remove_stubs
 from builder.sandbox.userns import check_privileges
 from builder.sandbox.wire import (
@@ -32,6 +32,7 @@ from builder.sandbox.wire import (
     MAX_REPLY,
     RUN,
     RUN_INSECURE,
+    RUN_LIMITED,
     Message,
     Stub,
     decode_failure,
@@ -110,6 +111,8 @@ class Launcher:
             with theirs:
                 wire_spec, fds = _descriptors(spec, streams, opened, theirs.fileno())
                 kind = RUN_INSECURE if spec.insecure else RUN
+                if spec.cgroup_parent or spec.limits != Limits():
+                    kind = RUN_LIMITED
                 self._request(Message(kind, step, 0, encode(wire_spec, root), tuple(fds)))
             try:
                 return self._follow(step, ours, stubs, on_start)

@@ -23,6 +23,8 @@ from builder.errors import BuildError
 from builder.sandbox import capabilities, seccomp, syscalls
 from builder.sandbox.cgroup import GUARDED, OPEN, StepGroups, find_hierarchies
 from builder.sandbox.init import run_step
+from builder.sandbox.limited import Limited, LimitedGroups
+from builder.sandbox.limits import killed_for_memory
 from builder.sandbox.plan import Surroundings
 from builder.sandbox.spec import ExitStatus, exit_status
 from builder.sandbox.wire import (
@@ -30,7 +32,9 @@ from builder.sandbox.wire import (
     KILL,
     RUN,
     RUN_INSECURE,
+    RUN_LIMITED,
     Message,
+    decode,
     encode_failure,
     receive_message,
     send_message,
@@ -44,6 +48,7 @@ class Waiting(NamedTuple):
     pidfd: int
     requests: socket.socket
     groups: tuple[str, ...]
+    has_limits: bool = False
 
 
 class RunningStep(NamedTuple):
@@ -84,6 +89,7 @@ class Server:
         self._permitted = capabilities.permitted()
         self._hierarchies = find_hierarchies()
         self._groups = StepGroups(outer_pid, self._hierarchies)
+        self._limited = LimitedGroups(outer_pid, self._hierarchies)
         self._numbers = itertools.count(1)
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
@@ -114,6 +120,7 @@ class Server:
         if self._spare is not None:
             self._discard(self._spare)
         self._groups.close()
+        self._limited.close()
 
     def _handle_request(self) -> bool:
         """One message; False at the end of the socket."""
@@ -156,7 +163,7 @@ class Server:
             else:
                 process.requests.close()
                 return process
-        process = self._fork(OPEN if message.kind == RUN_INSECURE else GUARDED)
+        process = self._fork_limited(message) if message.kind == RUN_LIMITED else self._fork(_class_of(message))
         send_message(process.requests, message)
         process.requests.close()
         return process
@@ -165,10 +172,16 @@ class Server:
         with contextlib.suppress(OSError):
             self._spare = self._spare or self._fork(GUARDED)
 
-    def _fork(self, kind: str) -> Waiting:
+    def _fork_limited(self, message: Message) -> Waiting:
+        """A child in groups that hold it to the limits of the request."""
+        spec, _ = decode(message.body)
+        kind = OPEN if spec.insecure else GUARDED
+        return self._fork(kind, self._limited.create(next(self._numbers), kind, spec))
+
+    def _fork(self, kind: str, limited: Limited | None = None) -> Waiting:
         """A child that is pid 1 of a new pid namespace and waits for a request."""
-        groups = self._groups.create(next(self._numbers), kind)
-        guards_devices = self._groups.guards_devices(kind)
+        groups = limited.groups if limited else self._groups.create(next(self._numbers), kind)
+        guards_devices = limited.guards_devices if limited else self._groups.guards_devices(kind)
         surroundings = Surroundings(self._hierarchies, groups, guards_devices, kind == OPEN, self._permitted)
         ours, theirs = socket.socketpair()
         syscalls.unshare(syscalls.CLONE_NEWPID)
@@ -184,7 +197,7 @@ class Server:
             theirs.close()
             # The next child needs a namespace of its own, and unshare(2) makes it below the active one only.
             syscalls.setns(self._pid_namespace, syscalls.CLONE_NEWPID)
-        return Waiting(pid, os.pidfd_open(pid), ours, groups)
+        return Waiting(pid, os.pidfd_open(pid), ours, groups, limited is not None)
 
     def _finish(self, running: RunningStep) -> None:
         """Collect a pid 1; when it is gone, so is everything else in its pid namespace."""
@@ -201,8 +214,13 @@ class Server:
     def _collect(self, process: Waiting) -> ExitStatus:
         _, status = os.waitpid(process.pid, 0)
         os.close(process.pidfd)
+        killed = process.has_limits and killed_for_memory(process.groups)
         self._groups.remove(process.groups)
-        return exit_status(status)
+        return exit_status(status)._replace(out_of_memory=killed)
+
+
+def _class_of(message: Message) -> str:
+    return OPEN if message.kind == RUN_INSECURE else GUARDED
 
 
 def _kill(process: Waiting, number: int) -> None:

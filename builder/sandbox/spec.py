@@ -49,6 +49,21 @@ class RootMount(NamedTuple):
     volatile: bool = False
 
 
+class Limits(NamedTuple):
+    """What the processes of a step may use together. Bytes, microseconds, lists such as `0-2,4`; None and "": no limit.
+
+    `memory_swap` is memory and swap together, -1 as much swap as there is; `cpu_shares` are weights as in cgroup v1.
+    """
+
+    memory: int | None = None
+    memory_swap: int | None = None
+    cpu_shares: int | None = None
+    cpu_period: int | None = None
+    cpu_quota: int | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+
+
 class ProcessSpec(NamedTuple):
     """A process and what it may do.
 
@@ -78,6 +93,9 @@ class ProcessSpec(NamedTuple):
     umask: int = 0o022
     add_home: bool = True
     no_new_privileges: bool = False
+    limits: Limits = Limits()
+    cgroup_parent: str = ""
+    """A control group, from the root of each hierarchy; "" is the group that this process is in."""
 
 
 class ExitStatus(NamedTuple):
@@ -85,6 +103,8 @@ class ExitStatus(NamedTuple):
 
     code: int
     signal: int | None = None
+    out_of_memory: bool = False
+    """Whether the kernel killed a process of the step for its memory limit."""
 
 
 def exit_status(wait_status: int) -> ExitStatus:

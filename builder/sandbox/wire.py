@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
-from builder.sandbox.spec import Mount, ProcessSpec, RootMount
+from builder.sandbox.spec import Limits, Mount, ProcessSpec, RootMount
 
 CONTROL_FD = 3
 HEADER = struct.Struct("=cIIi")
-"""RUN, RUN_INSECURE or KILL; step; size of what follows; signal."""
-RUN, RUN_INSECURE, KILL = b"r", b"i", b"k"
+"""RUN, RUN_INSECURE, RUN_LIMITED or KILL; step; size of what follows; signal."""
+RUN, RUN_INSECURE, RUN_LIMITED, KILL = b"r", b"i", b"l", b"k"
 MAX_FDS = 250
 MAX_REPLY = 1 << 20
 EXIT_NOT_STARTED = 125
@@ -90,7 +90,7 @@ def decode(message: bytes) -> tuple[ProcessSpec, RootMount]:
     spec_fields, root_fields = json.loads(message)
     spec = ProcessSpec(*spec_fields)
     mounts = tuple(Mount(*fields) for fields in spec.mounts)
-    return spec._replace(mounts=mounts), RootMount(*root_fields)
+    return spec._replace(mounts=mounts, limits=Limits(*spec.limits)), RootMount(*root_fields)
 
 
 def encode_failure(phase: str, error: BaseException, stubs: Sequence[Stub] = ()) -> tuple[bytes, int]:

@@ -122,3 +122,19 @@ def test_triggers_are_checked_in_the_stage_that_runs_them() -> None:
     assert found(text) == [("JSONArgsRecommended", 3)]
     (entry,) = report("FROM alpine\nRUN x\n", world=World(OnBuild=["NOPE x"])).entries
     assert (entry.level, entry.range[0], entry.hint) == ("error", 1, "it is in the base's trigger: ONBUILD NOPE x")
+
+
+@pytest.mark.parametrize(
+    ("ignorefile", "sources", "wanted"),
+    [
+        ("*\n", ". / x /x dir/x", [".", "/", "x", "/x", "dir/x"]),
+        ("**/*\n", "./ x", [".", "x"]),
+        ("secret\n", ". / secret ./secret/ /secret dir/secret secret/x", ["secret", "secret", "secret/x"]),
+        ("*\n!x\n", ". y", []),
+        ("a*\n", "$V abc", ["abc"]),
+    ],
+)
+def test_ignored_sources(ignorefile: str, sources: str, wanted: list[str]) -> None:
+    text = f"FROM scratch\nARG V\nCOPY {sources} /to/\n"
+    messages = [entry.message for entry in report(text, ignorefile=ignorefile).entries]
+    assert [message.split('"')[1] for message in messages] == sorted(wanted)

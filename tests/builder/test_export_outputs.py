@@ -86,7 +86,7 @@ def test_a_plain_build_stores_an_image_and_compresses_nothing(store: Store) -> N
     snapshot = two_layers(store)
     exported = write(store, image_of(snapshot), "type=image", "app:1", "app:2")
     image = require_image(store, "app:2")
-    assert exported == Exported(
+    assert exported._replace(descriptor=None) == Exported(
         image.manifest_digest, (image.config_digest,), tuple(f"docker.io/library/app:{n}" for n in (1, 2))
     )
     assert image.chain_id == snapshot.chain_id

@@ -37,7 +37,7 @@ def image_difference(source: bytes, golden: Case) -> str | None:
         plan = lower(dockerfile, build_options(), StubWorld(), filename="Dockerfile", host=HOST, checks=findings)
     except (BuildError, DockerfileError) as failure:
         return None if expected else f"image: got error {failure}"
-    return difference(golden["image"], _image(plan), "image")
+    return difference(golden["image"], image_of(plan), "image")
 
 
 def lint_difference(source: bytes, golden: Case, kind: str) -> str | None:
@@ -104,7 +104,7 @@ def _merged(ranges: Lines) -> Lines:
     return merged
 
 
-def _image(plan: Plan) -> Case:
+def image_of(plan: Plan) -> Case:
     """The config of a planned image in the form of the goldens."""
     planned = plan.images[0]
     document = planned.config

@@ -1,0 +1,56 @@
+"""--metadata-file and --iidfile: what a build made, written down for programs.
+
+Source: docker buildx build reference, --metadata-file; docker buildx bake for several targets.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from builder.exporter import Exported
+
+
+def metadata(exported: Sequence[Exported]) -> dict[str, Any]:
+    """The document, with buildx's keys; of several targets an object for each, by its name.
+
+    Of several outputs of one target the last that is an image counts. Without one there is nothing to say.
+    """
+    found: dict[str, dict[str, Any]] = {each.target: {} for each in exported}
+    for each in exported:
+        found[each.target].update(_of_image(each))
+    return found if len(found) > 1 else next(iter(found.values()), {})
+
+
+def _of_image(exported: Exported) -> dict[str, Any]:
+    if exported.descriptor is None:
+        return {}
+    document: dict[str, Any] = {
+        "containerimage.descriptor": exported.descriptor.to_json(),
+        "containerimage.digest": exported.digest,
+    }
+    if len(exported.image_ids) == 1:
+        document["containerimage.config.digest"] = str(exported.image_ids[0])
+    if exported.names:
+        document["image.name"] = ",".join(exported.names)
+    return document
+
+
+def write_metadata(path: str, exported: Sequence[Exported]) -> None:
+    """--metadata-file. The file appears, or is replaced, as a whole. Raises BuildError when it cannot be written."""
+    from builder.export.file import replaced_file
+
+    text = json.dumps(metadata(exported), indent=2, sort_keys=True)
+    with replaced_file(os.path.realpath(path)) as sink:
+        sink.write(text.encode())
+
+
+def image_ids(exported: Sequence[Exported]) -> list[str]:
+    """The id of each target's image: its config's digest, of an image for several platforms its index's."""
+    found: dict[str, str] = {}
+    for each in exported:
+        if each.image_ids:
+            found.setdefault(each.target, str(each.image_ids[0]) if len(each.image_ids) == 1 else each.digest)
+    return list(found.values())

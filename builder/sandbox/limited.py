@@ -1,0 +1,151 @@
+"""Control groups of steps with limits or with a parent that the user chose, in every hierarchy that is needed for it.
+
+    <hierarchy>/<our own group, or the chosen parent>/pybuild-<pid>-<random>-<class>-limited/<step>
+
+In v2 only a group without processes hands controllers down: where ours has some, which is usual, the new one is made
+below the root of what is mounted. Runs under `python -I -S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple
+
+from builder.errors import SandboxError
+from builder.sandbox import device_rules
+from builder.sandbox.cgroup import OPEN, PREFIX, Hierarchy, read, sweep
+from builder.sandbox.limits import apply, fill_cpuset, settings, write
+from builder.sandbox.spec import ProcessSpec
+
+_RESTRICTING = {"blkio", "cpu", "cpuset", "memory", "pids"}
+
+
+class Limited(NamedTuple):
+    """The groups of one step, and whether they keep it from opening the host's devices."""
+
+    groups: tuple[str, ...]
+    guards_devices: bool
+
+
+class LimitedGroups:
+    """Makes groups that hold a step to its limits; whoever asked removes them."""
+
+    def __init__(self, launcher_pid: int, hierarchies: tuple[Hierarchy, ...]) -> None:
+        self._name = f"{PREFIX}{launcher_pid}-{os.urandom(4).hex()}"
+        self._hierarchies = sorted(hierarchies, key=lambda hierarchy: not hierarchy.is_v2)
+        self._guarded: dict[str, bool] = {}
+        self._made: list[str] = []
+
+    def create(self, step: int, kind: str, spec: ProcessSpec) -> Limited:
+        """New groups with the spec's limits, below its parent. Raises SandboxError for what cannot be set."""
+        groups: list[str] = []
+        missing = {setting.controller for setting in settings(spec.limits, is_v2=False)}
+        guarded = False
+        try:
+            for hierarchy in self._hierarchies:
+                controllers = missing & _controllers(hierarchy)
+                guards = kind != OPEN and not guarded and (hierarchy.is_v2 or "devices" in hierarchy.controllers)
+                is_wanted = bool(spec.cgroup_parent) and (hierarchy.is_v2 or _RESTRICTING & {*hierarchy.controllers})
+                if not (controllers or guards or is_wanted):
+                    continue
+                place = self._place(hierarchy, kind, spec.cgroup_parent, controllers)
+                guarded = guarded or (guards and self._guard(place, hierarchy))
+                groups.append(_group(f"{place}/{step}", hierarchy))
+                for setting in settings(spec.limits, is_v2=hierarchy.is_v2):
+                    if setting.controller in controllers:
+                        apply(setting, groups[-1])
+                missing -= controllers
+            if missing:
+                raise SandboxError(
+                    f"no limit on {', '.join(sorted(missing))} can be set: no control group here has that controller",
+                    hint="mount it, or leave out the limit",
+                )
+        except BaseException:
+            for group in groups:
+                os.rmdir(group)
+            raise
+        return Limited(tuple(groups), guarded)
+
+    def close(self) -> None:
+        """Remove what was made for the steps' groups to be in, unless others use it by now."""
+        for made in reversed(self._made):
+            with contextlib.suppress(OSError):
+                os.rmdir(made)
+
+    def _place(self, hierarchy: Hierarchy, kind: str, parent: str, controllers: set[str]) -> str:
+        """The group of a class of steps, with these controllers for those below it."""
+        refused = "nothing there lets us"
+        for base in _bases(hierarchy, parent, controllers):
+            place = f"{base}/{self._name}-{kind}-limited"
+            try:
+                for made in self._missing_dirs(hierarchy.root_dir, place):
+                    os.mkdir(made, 0o755)
+                    self._made.append(made)
+                    if "cpuset" in hierarchy.controllers:
+                        fill_cpuset(made)
+                for group in _ancestors(base, place, hierarchy.root_dir if parent else base):
+                    _hand_down(group, controllers if hierarchy.is_v2 else set())
+            except OSError as error:
+                refused = f"{base}: {os.strerror(error.errno or 0).lower()}"
+                continue
+            return place
+        raise SandboxError(
+            f"the control group of the step cannot be made: {refused}",
+            hint="name a group that holds no processes with --cgroup-parent, or leave out the limits",
+        )
+
+    def _missing_dirs(self, root_dir: str, place: str) -> list[str]:
+        missing = []
+        while place.startswith(root_dir) and not os.path.isdir(place):
+            missing.append(place)
+            place = os.path.dirname(place)
+        if missing:
+            sweep(os.path.dirname(missing[0]))
+        return missing[::-1]
+
+    def _guard(self, place: str, hierarchy: Hierarchy) -> bool:
+        if place not in self._guarded:
+            self._guarded[place] = device_rules.guard(place, is_v2=hierarchy.is_v2)
+        return self._guarded[place]
+
+
+def _bases(hierarchy: Hierarchy, parent: str, controllers: set[str]) -> list[str]:
+    if parent:
+        return [os.path.normpath(f"{hierarchy.root_dir}/{parent}")]
+    if hierarchy.is_v2 and controllers:
+        return list(dict.fromkeys((hierarchy.own_dir, hierarchy.root_dir)))
+    return [hierarchy.own_dir]
+
+
+def _ancestors(base: str, place: str, top: str) -> list[str]:
+    """From `top` down to `place`, by way of `base`."""
+    found = [place, base]
+    while found[-1] != top and found[-1].startswith(f"{top}/"):
+        found.append(os.path.dirname(found[-1]))
+    return found[::-1]
+
+
+def _hand_down(group: str, controllers: set[str]) -> None:
+    """Let groups below one of v2 have controllers. Raises OSError, EBUSY where the group holds processes itself."""
+    missing = controllers and controllers.difference(read(f"{group}/cgroup.subtree_control").split())
+    if missing:
+        write(f"{group}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(missing)))
+
+
+def _controllers(hierarchy: Hierarchy) -> set[str]:
+    if not hierarchy.is_v2:
+        return {*hierarchy.controllers}
+    with contextlib.suppress(OSError):
+        return {*read(f"{hierarchy.root_dir}/cgroup.controllers").split()}
+    return set()
+
+
+def _group(path: str, hierarchy: Hierarchy) -> str:
+    try:
+        os.mkdir(path, 0o755)
+        if "cpuset" in hierarchy.controllers:
+            fill_cpuset(path)
+    except OSError as error:
+        raise SandboxError(f"control group {path} cannot be made: {os.strerror(error.errno or 0).lower()}") from error
+    return path

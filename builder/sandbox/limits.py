@@ -1,0 +1,109 @@
+"""Limits of a step as the files of its control groups, and what the groups say afterwards.
+
+Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/{memory,cpusets}.rst. Runs under `python -I -S`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple
+
+from builder.errors import SandboxError
+from builder.sandbox.cgroup import read
+from builder.sandbox.spec import Limits
+
+_PERIOD = 100_000
+"""The kernel's default, in microseconds."""
+_UNFILLED = ("cpuset.cpus", "cpuset.mems")
+
+
+class Setting(NamedTuple):
+    """One limit: how the user calls it, the controller that keeps it, the file and what to write there."""
+
+    name: str
+    controller: str
+    file: str
+    value: str
+
+
+def settings(limits: Limits, *, is_v2: bool) -> list[Setting]:
+    """What to write for the limits, in this order."""
+    found = _memory(limits, is_v2) + _cpu(limits, is_v2)
+    for name, value in (("cpus", limits.cpuset_cpus), ("mems", limits.cpuset_mems)):
+        if value:
+            found.append(Setting(f"cpuset-{name}", "cpuset", f"cpuset.{name}", value))
+    return found
+
+
+def _memory(limits: Limits, is_v2: bool) -> list[Setting]:
+    found = []
+    if limits.memory is not None:
+        file = "memory.max" if is_v2 else "memory.limit_in_bytes"
+        found.append(Setting("memory", "memory", file, str(limits.memory)))
+    if limits.memory_swap is not None:
+        # One counts memory and swap together, the other swap alone.
+        own = limits.memory_swap - (limits.memory or 0)
+        value = str(own) if is_v2 else str(limits.memory_swap)
+        value = ("max" if is_v2 else "-1") if limits.memory_swap == -1 else value
+        file = "memory.swap.max" if is_v2 else "memory.memsw.limit_in_bytes"
+        found.append(Setting("memory-swap", "memory", file, value))
+    return found
+
+
+def _cpu(limits: Limits, is_v2: bool) -> list[Setting]:
+    found = []
+    if limits.cpu_shares is not None:
+        weight = 1 + (limits.cpu_shares - 2) * 9999 // 262142
+        file, value = ("cpu.weight", weight) if is_v2 else ("cpu.shares", limits.cpu_shares)
+        found.append(Setting("cpu-shares", "cpu", file, str(value)))
+    if is_v2 and (limits.cpu_quota is not None or limits.cpu_period is not None):
+        quota = "max" if limits.cpu_quota in (None, -1) else str(limits.cpu_quota)
+        name = "cpu-period" if limits.cpu_quota is None else "cpu-quota"
+        found.append(Setting(name, "cpu", "cpu.max", f"{quota} {limits.cpu_period or _PERIOD}"))
+    if not is_v2 and limits.cpu_period is not None:
+        found.append(Setting("cpu-period", "cpu", "cpu.cfs_period_us", str(limits.cpu_period)))
+    if not is_v2 and limits.cpu_quota is not None:
+        found.append(Setting("cpu-quota", "cpu", "cpu.cfs_quota_us", str(limits.cpu_quota)))
+    return found
+
+
+def apply(setting: Setting, group_dir: str) -> None:
+    """Set one limit on a group. Raises SandboxError when the kernel refuses it."""
+    try:
+        write(f"{group_dir}/{setting.file}", setting.value)
+    except OSError as error:
+        hint = None
+        if isinstance(error, FileNotFoundError) and setting.name == "memory-swap":
+            hint = "the kernel counts swap only when it was started with swapaccount=1"
+        reason = os.strerror(error.errno or 0).lower()
+        raise SandboxError(
+            f"{setting.name}={setting.value} cannot be set: {setting.file}: {reason}", hint=hint
+        ) from error
+
+
+def fill_cpuset(group_dir: str) -> None:
+    """A new group of v1 has no processors and no memory nodes, and so takes no process: give it its parent's."""
+    for file in _UNFILLED:
+        if not read(f"{group_dir}/{file}").strip():
+            write(f"{group_dir}/{file}", read(f"{os.path.dirname(group_dir)}/{file}"))
+
+
+def killed_for_memory(groups: tuple[str, ...]) -> bool:
+    """Whether the kernel has killed a process of these groups because they were out of memory."""
+    for group in groups:
+        for file in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError):
+                rows = dict(line.split(" ", 1) for line in read(f"{group}/{file}").splitlines())
+                if rows.get("oom_kill", "0") != "0":
+                    return True
+    return False
+
+
+def write(path: str, text: str) -> None:
+    """Write to a control file in one go. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)

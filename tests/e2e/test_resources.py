@@ -1,0 +1,181 @@
+"""--resource and --cgroup-parent: what a RUN can see of its limits, and what happens when it meets one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from builder.errors import SandboxError, UsageError
+from builder.resources import parse_limits
+from builder.sandbox import cgroup
+from builder.sandbox.cgroup import GUARDED, Hierarchy
+from builder.sandbox.limited import LimitedGroups
+from builder.sandbox.limits import killed_for_memory, settings
+from builder.sandbox.spec import Limits, ProcessSpec
+from tests.conftest import Pybuild, require
+
+FILES = {
+    "memory": ("memory.limit_in_bytes", "memory.max"),
+    "quota": ("cpu/cpu.cfs_quota_us", "cpu.max"),
+}
+
+
+def has(controller: str) -> bool:
+    """Whether some hierarchy of this machine keeps such limits."""
+    for hierarchy in cgroup.find_hierarchies():
+        if controller in hierarchy.controllers:
+            return os.access(hierarchy.own_dir, os.W_OK)
+        if hierarchy.is_v2 and controller in cgroup.read(f"{hierarchy.root_dir}/cgroup.controllers").split():
+            return os.access(hierarchy.root_dir, os.W_OK)
+    return False
+
+
+@pytest.fixture
+def limiting() -> None:
+    require(has("memory") and has("cpu"), "needs control groups for memory and cpu")
+
+
+def leftovers() -> list[str]:
+    return [
+        name
+        for hierarchy in cgroup.find_hierarchies()
+        for directory in {hierarchy.own_dir, hierarchy.root_dir}
+        for name in os.listdir(directory)
+        if name.endswith("-limited") and name.split("-")[1] == str(os.getpid())
+    ]
+
+
+def test_limits_are_read() -> None:
+    limits = parse_limits(["memory=512m,memory-swap=1g", "cpu-quota=50000", 'cpu-period=100000,"cpuset-cpus=0,2-3"'])
+    assert limits == Limits(512 << 20, 1 << 30, None, 100000, 50000, "0,2-3")
+    assert parse_limits(["memory=1m", "memory=2m,memory-swap=-1"]) == Limits(2 << 20, -1)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["memory", "memory=", "memory=x", "memory=0", "ram=1g", "cpu-shares=1", "cpu-period=1", "cpu-quota=-2",
+     "cpuset-cpus=a", "cpuset-mems=0-", "memory-swap=1g", "memory=2g,memory-swap=1g"],
+)  # fmt: skip
+def test_malformed_limits(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_limits([text])
+
+
+def test_settings_of_both_versions() -> None:
+    limits = Limits(64 << 20, 96 << 20, 512, 50000, 20000, "0", "0")
+    assert [(each.file, each.value) for each in settings(limits, is_v2=False)] == [
+        ("memory.limit_in_bytes", str(64 << 20)),
+        ("memory.memsw.limit_in_bytes", str(96 << 20)),
+        ("cpu.shares", "512"),
+        ("cpu.cfs_period_us", "50000"),
+        ("cpu.cfs_quota_us", "20000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+    ]
+    assert [(each.file, each.value) for each in settings(limits, is_v2=True)] == [
+        ("memory.max", str(64 << 20)),
+        ("memory.swap.max", str(32 << 20)),
+        ("cpu.weight", "20"),
+        ("cpu.max", "20000 50000"),
+        ("cpuset.cpus", "0"),
+        ("cpuset.mems", "0"),
+    ]
+    assert [each.value for each in settings(Limits(cpu_quota=-1), is_v2=True)] == ["max 100000"]
+    assert [each.value for each in settings(Limits(1 << 20, -1), is_v2=True)] == [str(1 << 20), "max"]
+
+
+def test_a_missing_controller_is_an_error(tmp_path: Path) -> None:
+    groups = LimitedGroups(os.getpid(), (Hierarchy(False, "cpu", ("cpu",), str(tmp_path), str(tmp_path)),))
+    with pytest.raises(SandboxError, match="memory"):
+        groups.create(1, GUARDED, ProcessSpec(("x",), limits=Limits(memory=1 << 20)))
+    groups.close()
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_group_that_cannot_hand_down_is_left_for_its_root(tmp_path: Path) -> None:
+    """The root of v2 divides what it has, a group with processes does not."""
+    own_dir = tmp_path / "scope"
+    own_dir.mkdir()
+    (tmp_path / "cgroup.controllers").write_text("cpu memory")
+    (tmp_path / "cgroup.subtree_control").write_text("cpu memory")
+    groups = LimitedGroups(os.getpid(), (Hierarchy(True, "", (), str(own_dir), str(tmp_path)),))
+    # A plain directory has no control files of its own, so it is refused where it would have to hand controllers down.
+    with pytest.raises(SandboxError, match="cannot be made") as caught:
+        groups.create(1, GUARDED, ProcessSpec(("x",), limits=Limits(memory=1 << 20)))
+    assert "--cgroup-parent" in str(caught.value.hint)
+    assert any(name.startswith("pybuild-") for name in os.listdir(tmp_path))
+
+
+def test_killed_for_memory_is_read_from_either_version(tmp_path: Path) -> None:
+    assert not killed_for_memory((str(tmp_path),))
+    (tmp_path / "memory.events").write_text("low 0\noom 1\noom_kill 0\n")
+    assert not killed_for_memory((str(tmp_path),))
+    (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
+    assert killed_for_memory((str(tmp_path),))
+
+
+@pytest.mark.usefixtures("limiting")
+def test_a_run_has_its_limits(pybuild: Pybuild, based: list[str]) -> None:
+    show = "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us"
+    show += " /sys/fs/cgroup/memory.max /sys/fs/cgroup/cpu.max 2>/dev/null"
+    pybuild.write(Dockerfile=f"FROM base\nRUN echo $({show})\n")
+    done = pybuild.ok("build", *based, "--resource", "memory=64m", "--cpu-quota", "50000", ".")
+    assert f" {64 << 20} 50000" in done.stderr
+    assert leftovers() == []
+
+
+@pytest.mark.usefixtures("limiting")
+def test_out_of_memory_names_the_limit(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base\nRUN head -c 200m /dev/zero | tail -c 150m >/dev/null; exit $?\n")
+    done = pybuild("build", *based, "-m", "32m", ".")
+    assert done.returncode == 1
+    assert "out of memory, the limit is 32 MiB" in done.stderr
+    assert "Dockerfile:2" in done.stderr
+    assert "hint: give it more with --resource memory=" in done.stderr
+
+
+@pytest.mark.usefixtures("limiting")
+def test_limits_are_not_in_the_key(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base\nRUN true\n")
+    pybuild.ok("build", *based, "-m", "64m", ".")
+    assert "DONE" not in pybuild.ok("build", *based, "--cpu-quota", "50000", ".").stderr
+
+
+def test_what_the_kernel_refuses_is_an_error(pybuild: Pybuild, based: list[str]) -> None:
+    require(has("cpuset"), "needs control groups for processors")
+    pybuild.write(Dockerfile="FROM base\nRUN true\n")
+    done = pybuild("build", *based, "--cpuset-cpus", "4000", ".")
+    assert done.returncode == 125
+    assert "cpuset-cpus=4000 cannot be set" in done.stderr
+
+
+@pytest.mark.usefixtures("limiting")
+def test_steps_are_below_the_parent_that_was_chosen(pybuild: Pybuild, based: list[str]) -> None:
+    parent = f"pybuild_test_{os.getpid()}"
+    pybuild.write(Dockerfile="FROM base\nRUN echo started && sleep 30\n")
+    import subprocess
+
+    words = pybuild.argv("build", *based, "--cgroup-parent", parent, ".")
+    running = subprocess.Popen(words, cwd=pybuild.cwd, env=pybuild.environment(), stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.rstrip().endswith("started"):
+            break
+    found = [
+        directory
+        for hierarchy in cgroup.find_hierarchies()
+        for directory, _, files in os.walk(f"{hierarchy.root_dir}/{parent}")
+        if "cgroup.procs" in files and cgroup.read(f"{directory}/cgroup.procs")
+    ]
+    running.terminate()
+    running.communicate(timeout=30)
+    assert found
+    assert not any(os.path.exists(f"{hierarchy.root_dir}/{parent}") for hierarchy in cgroup.find_hierarchies())
+
+
+def test_a_parent_cannot_lead_upwards(pybuild: Pybuild) -> None:
+    pybuild.write(Dockerfile="FROM scratch\n")
+    done = pybuild("build", "--cgroup-parent", "a/../../b", ".")
+    assert done.returncode == 2
