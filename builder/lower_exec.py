@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from builder.errors import BuildError
 from builder.lower_config import with_shell
 from builder.lower_mount import lower_mount
 from builder.plan import SCRATCH, ExecOp, FileOp, MkfileAction, MountOp
@@ -27,6 +28,7 @@ def lower_run(run: RunInstruction, step: Step) -> None:
     state, image, options = step.state, step.image, step.scope.options
     inputs = [state.vertex]
     mounts: list[MountOp] = []
+    _check_devices(run)
     flags = [parse_mount(value, step.word) for value in run.mounts]
     cmdline, summary = tuple(run.cmdline or ()), ""
     if run.files:
@@ -64,6 +66,13 @@ def _proxy_env(scope: Scope) -> tuple[str, ...]:
     return tuple(
         f"{spelling}={found[name]}" for name in _PROXY_NAMES if found.get(name) for spelling in (name, name.lower())
     )
+
+
+def _check_devices(run: RunInstruction) -> None:
+    """A device that a step cannot do without is an error: none is handed in. One that it can is left out."""
+    for device in run.devices:
+        if device.required:
+            raise BuildError(f"required device {device.name} is not available", hint="no CDI devices are handed to RUN")
 
 
 def _heredoc_command(

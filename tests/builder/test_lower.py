@@ -188,3 +188,9 @@ def test_no_cache_marks_vertices() -> None:
     text = "FROM busybox AS a\nRUN one\nFROM a AS b\nRUN two\n"
     assert marked(plan_of(text, no_cache=True).vertices) == [True, True]
     assert marked(plan_of(text, no_cache_filter=("B",)).vertices) == [False, True]
+
+
+def test_a_device_that_is_required_is_an_error() -> None:
+    with pytest.raises(BuildError, match="required device vendor/class=x is not available"):
+        plan_of("FROM busybox\nRUN --device=vendor/class=x,required true\n")
+    assert len(only(ExecOp, "FROM busybox\nRUN --device=vendor/class=x true\n")) == 1
