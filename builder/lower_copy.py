@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from builder import gofmt, workpath
 from builder.errors import BuildError
+from builder.ops.wildcard import has_wildcard
 from builder.plan import (
     SCRATCH,
     CopyAction,
@@ -216,22 +217,9 @@ def _split_parents(text: str, system: str) -> tuple[str, tuple[str, ...], tuple[
         parent, pattern = "/", text
     pattern = workpath.absolute("/", pattern, system)
     required: tuple[str, ...] = ()
-    if not has_wildcards(parent) and not has_wildcards(pattern):
+    if not has_wildcard(parent) and not has_wildcard(pattern):
         required = (workpath.absolute("/", workpath.clean(f"{parent}/{pattern}"), system),)
     return parent, (pattern.removeprefix("/"),), required
-
-
-def has_wildcards(name: str) -> bool:
-    """Whether a path holds `*`, `?` or `[` that no backslash takes the meaning from."""
-    escaped = False
-    for char in name:
-        if escaped:
-            escaped = False
-        elif char == "\\":
-            escaped = True
-        elif char in "*?[":
-            return True
-    return False
 
 
 def is_url(text: str) -> bool:

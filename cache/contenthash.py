@@ -20,7 +20,7 @@ Keep: TypeAlias = Callable[[str, bool], bool | None]
 """(path, is it a directory) -> True: it belongs to the result. False: it does not, but what is below it may (then the
 directories above that do as well). None: neither it nor anything below does, and it is not walked."""
 
-_KINDS = {
+KIND_OF_TYPE = {
     stat.S_IFREG: "f",
     stat.S_IFDIR: "d",
     stat.S_IFLNK: "l",
@@ -29,6 +29,7 @@ _KINDS = {
     stat.S_IFBLK: "b",
     stat.S_IFSOCK: "s",
 }
+"""`FileEntry.kind` for the type bits of a mode (stat(2))."""
 _CHUNK = 1 << 20
 _new_tuple = tuple.__new__
 """NamedTuple's own constructor takes four times as long, and there are thousands of entries."""
@@ -116,7 +117,7 @@ def _scan_exceptions(directory: str, path: str, keep: Keep, found: dict[str, Fil
 
 def _entry(path: str, status: os.stat_result, directory_fd: int) -> FileEntry:
     mode = status.st_mode
-    kind = _KINDS[mode & 0o170000]
+    kind = KIND_OF_TYPE[mode & 0o170000]
     linkname = os.readlink(path[path.rfind("/") + 1 :], dir_fd=directory_fd) if kind == "l" else ""
     return _new_tuple(
         FileEntry,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from grammar import nodes
 from grammar.characters import quoted
 from grammar.errors import DockerfileError
-from grammar.flags import FlagKind, parse_flags
+from grammar.flags import FlagKind, FlagValues, parse_flags
 from grammar.heredoc import chomp, is_heredoc
 from grammar.instruction_common import common
 
@@ -28,16 +30,8 @@ def build_copy(node: nodes.AstNode) -> nodes.CopyInstruction:
     """COPY. Raises DockerfileError."""
     _needs_destination(node)
     flags = parse_flags(node.flags, _COPY_FLAGS)
-    sources, contents = _sources(node)
     return nodes.CopyInstruction(
-        **common(node),
-        sources=sources,
-        dest=node.args[-1],
-        contents=contents,
-        chown=flags.text("chown"),
-        chmod=flags.text("chmod"),
-        link=flags.is_true("link"),
-        exclude=flags.texts("exclude"),
+        **_shared(node, flags),
         from_=flags.text("from"),
         parents=flags.is_true("parents"),
     )
@@ -47,20 +41,27 @@ def build_add(node: nodes.AstNode) -> nodes.AddInstruction:
     """ADD. Raises DockerfileError."""
     _needs_destination(node)
     flags = parse_flags(node.flags, _ADD_FLAGS)
-    sources, contents = _sources(node)
     return nodes.AddInstruction(
-        **common(node),
-        sources=sources,
-        dest=node.args[-1],
-        contents=contents,
-        chown=flags.text("chown"),
-        chmod=flags.text("chmod"),
-        link=flags.is_true("link"),
-        exclude=flags.texts("exclude"),
+        **_shared(node, flags),
         checksum=flags.text("checksum"),
         keep_git_dir=flags.boolean("keep-git-dir"),
         unpack=flags.boolean("unpack"),
     )
+
+
+def _shared(node: nodes.AstNode, flags: FlagValues) -> dict[str, Any]:
+    """What COPY and ADD have in common."""
+    sources, contents = _sources(node)
+    return {
+        **common(node),
+        "sources": sources,
+        "dest": node.args[-1],
+        "contents": contents,
+        "chown": flags.text("chown"),
+        "chmod": flags.text("chmod"),
+        "link": flags.is_true("link"),
+        "exclude": flags.texts("exclude"),
+    }
 
 
 def _needs_destination(node: nodes.AstNode) -> None:

@@ -14,21 +14,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import BuildError
-from cache.contenthash import FileEntry
+from cache.contenthash import KIND_OF_TYPE, FileEntry
 
 if TYPE_CHECKING:
     from builder.sandbox.fsops import Directory
 
 CAPABILITY = "security.capability"
-_KINDS = {
-    stat.S_IFREG: "f",
-    stat.S_IFDIR: "d",
-    stat.S_IFLNK: "l",
-    stat.S_IFIFO: "p",
-    stat.S_IFCHR: "c",
-    stat.S_IFBLK: "b",
-    stat.S_IFSOCK: "s",
-}
 
 
 class SourceTree(Protocol):
@@ -141,7 +132,7 @@ def _is_whiteout(info: os.stat_result) -> bool:
 
 def entry_of(path: str, info: os.stat_result, linkname: str) -> FileEntry:
     """A stat result as a FileEntry of `path`."""
-    kind = _KINDS[stat.S_IFMT(info.st_mode)]
+    kind = KIND_OF_TYPE[stat.S_IFMT(info.st_mode)]
     return FileEntry(
         path=path,
         kind=kind,

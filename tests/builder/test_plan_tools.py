@@ -58,6 +58,7 @@ CHANGES: list[dict[str, Any]] = [
     {"network": "none"},
     {"security": "insecure"},
     {"hostname": "h"},
+    {"platform": "linux/arm64"},
     {"extra_hosts": ("a:1.2.3.4",)},
     {"mounts": (MountOp("tmpfs", "/t"),)},
     {"mounts": (MountOp("cache", "/t", id="a"),)},

@@ -3,27 +3,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandboxes import PATH, Box, make_root
+from sandboxes import PATH, Box
 
 from builder.errors import BuildError
 from builder.sandbox.filesystems import MASKED_IN_PROC, MASKED_IN_SYS, READ_ONLY_PATHS
 from builder.sandbox.wire import CommandError
-
-
-@pytest.fixture(scope="module")
-def lower_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_root(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def box(tmp_path: Path, lower_dir: str) -> Iterator[Box]:
-    box = Box(tmp_path, lower_dir)
-    yield box
-    box.launcher.close()
 
 
 def status(box: Box, *fields: str, **spec: object) -> dict[str, str]:

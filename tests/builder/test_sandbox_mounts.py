@@ -3,29 +3,16 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sandboxes import Box, bind, make_root
+from sandboxes import Box, bind
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import overlay, syscalls
 from builder.sandbox.spec import Mount
 from builder.sandbox.stubs import remove_stubs
 from builder.sandbox.wire import Stub
-
-
-@pytest.fixture(scope="module")
-def lower_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_root(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def box(tmp_path: Path, lower_dir: str) -> Iterator[Box]:
-    box = Box(tmp_path, lower_dir)
-    yield box
-    box.launcher.close()
 
 
 @pytest.fixture

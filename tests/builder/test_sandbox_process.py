@@ -6,11 +6,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sandboxes import PATH, Box, make_root
+from sandboxes import PATH, Box
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox.launcher import Launcher, StartedStep, Streams
@@ -19,18 +19,6 @@ from builder.sandbox.userns import check_privileges
 from builder.sandbox.wire import CommandError
 
 PROJECT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="module")
-def lower_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_root(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def box(tmp_path: Path, lower_dir: str) -> Iterator[Box]:
-    box = Box(tmp_path, lower_dir)
-    yield box
-    box.launcher.close()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

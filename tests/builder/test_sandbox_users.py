@@ -2,13 +2,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sandboxes import GROUP, PASSWD, PATH, Box, busybox_program, make_root
+from sandboxes import GROUP, PASSWD, PATH, Box, busybox_program
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox.passwd import User, home_of, parse_group, parse_passwd, resolve_user
@@ -28,18 +27,6 @@ FORMS = [
     (":50", User(0, 50, ())),
     ("root:staff", User(0, 50, ())),
 ]
-
-
-@pytest.fixture(scope="module")
-def lower_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_root(tmp_path_factory.mktemp("base"))
-
-
-@pytest.fixture
-def box(tmp_path: Path, lower_dir: str) -> Iterator[Box]:
-    box = Box(tmp_path, lower_dir)
-    yield box
-    box.launcher.close()
 
 
 def bare_root(box: Box, tmp_path: Path) -> RootMount:
