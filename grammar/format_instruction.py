@@ -78,7 +78,7 @@ def _formatted(pieces: list[Piece], head: Head, rest: list[Line], escape: str) -
     for row in rows:
         lines += row.comments
         if row is rows[-1]:
-            lines.append(row.text.rstrip(BLANKS))
+            lines.append(row.text.rstrip(BLANKS + "\r"))  # a carriage return at the end of a line belongs to its end
         elif row.is_open:
             text = row.text.rstrip(BLANKS)
             lines.append(f"{text} {escape}" if text else row.text + escape)

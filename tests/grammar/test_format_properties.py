@@ -7,7 +7,7 @@ import subprocess
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from grammar import nodes
@@ -130,6 +130,7 @@ def check(source: bytes) -> None:
 
 @given(TEXT)
 @settings(max_examples=300, deadline=None)
+@example("FROM a\nRUN \r\\")
 def test_any_dockerfile_keeps_its_meaning(text: str) -> None:
     check(encoded(text))
 
