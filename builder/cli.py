@@ -84,7 +84,7 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     name = "build"
     if words and words[0] in COMMANDS:
         name = words.pop(0)
-    elif words and not words[0].startswith("-") and not os.path.exists(words[0]) and len(words) == 1:
+    elif len(words) == 1 and not words[0].startswith("-") and not os.path.exists(words[0]) and not _is_remote(words[0]):
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
     module = import_module(f"builder.commands.{name}")
     parser = argparse.ArgumentParser(
@@ -96,6 +96,12 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(module.run(arguments, environment))
+
+
+def _is_remote(word: str) -> bool:
+    from builder.contexts.kinds import is_remote
+
+    return is_remote(word)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -113,7 +113,8 @@ def _check_directory(path: str, shown: str) -> None:
         mode = os.stat(path).st_mode
     except OSError as error:
         raise BuildError(
-            f"{shown} cannot be read: {_reason(error)}", hint="the last argument is the context directory"
+            f"{shown} cannot be read: {_reason(error)}",
+            hint="a context is a directory, a git or http URL, or - for standard input",
         ) from error
     if not stat.S_ISDIR(mode):
         raise BuildError(f"{shown} is not a directory", hint="give the Dockerfile with -f, the context as a directory")

@@ -116,6 +116,7 @@ class _CopyLowering:
             keep_git_dir=bool(keep if ref.keep_git_dir is None else ref.keep_git_dir),
             submodules=ref.submodules is not False,
             fetch_by_commit=ref.fetch_by_commit,
+            mtime=ref.mtime,
         )
         self._add(self.step.add_internal(op, (), f"[internal] fetch {redact(ref.remote)}"), "/")
 

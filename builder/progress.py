@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TextIO
 
 from builder.plan import PlanWarning
@@ -41,6 +42,9 @@ class Reporter(Protocol):
 
     def message(self, text: str) -> None:
         """A step that is not a vertex, such as writing an output."""
+
+    def paused(self) -> AbstractContextManager[None]:
+        """Inside the block nothing is written: the terminal is somebody else's. Other threads' events wait."""
 
     def close(self) -> None:
         """Nothing more comes; lines that are still open are ended."""
@@ -86,6 +90,9 @@ class QuietReporter:
     def warning(self, warning: PlanWarning) -> None: ...
 
     def message(self, text: str) -> None: ...
+
+    def paused(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def close(self) -> None: ...
 
@@ -163,6 +170,11 @@ class PlainReporter(QuietReporter):
         with self._lock:
             self._write(text)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        with self._lock:
+            yield
+
 
 class JsonReporter(QuietReporter):
     """One JSON object a line: `{"event": "started", "vertex": 3, "name": …, "time": seconds since the epoch}`."""
@@ -202,3 +214,8 @@ class JsonReporter(QuietReporter):
 
     def message(self, text: str) -> None:
         self._event("message", text=text)
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        with self._lock:
+            yield

@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from tqdm import tqdm
@@ -107,6 +109,13 @@ class BarReporter:
     def message(self, text: str) -> None:
         with self._lock:
             self._say(f" => {text}")
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        with self._lock:
+            for row in (*self._rows, self._bar):
+                row.clear()
+            yield
 
     def close(self) -> None:
         self._closed.set()

@@ -6,6 +6,7 @@ The door in front of `progress_bar` and so of tqdm.
 from __future__ import annotations
 
 import threading
+from contextlib import AbstractContextManager
 from typing import TextIO
 
 from builder.plan import PlanWarning
@@ -65,6 +66,9 @@ class TerminalReporter(QuietReporter):
             self._line(f" => {text}")
         else:
             self._bar.message(text)
+
+    def paused(self) -> AbstractContextManager[None]:
+        return self._opened().paused()
 
     def close(self) -> None:
         if self._bar is not None:

@@ -78,7 +78,7 @@ class StoreResolver:
 
     def _source(self, kind: str, where: str, name: str, platform: Platform) -> BaseSource:
         image = self._find(kind, where, platform.short)
-        other = None if image else self._find(kind, where, "")
+        other = self._find(kind, where, "") if image is None and kind == "image" else None
         if other is not None:
             raise BuildError(
                 f"{where}: the image is for {platform_of(other.config)}, not for {platform.short}",

@@ -56,13 +56,22 @@ class Sandbox:
     """The launcher, started at its first use or before, and what its steps may be granted."""
 
     def __init__(
-        self, allowed: frozenset[str] = frozenset(), limits: Limits | None = None, *, cgroup_parent: str = ""
+        self,
+        allowed: frozenset[str] = frozenset(),
+        limits: Limits | None = None,
+        *,
+        cgroup_parent: str = "",
+        debug_shell: str = "off",
     ) -> None:
         self.allowed = allowed
         """Entitlements that --allow gave."""
         self.limits = limits
         """What --resource gave; None when nothing is limited."""
         self.cgroup_parent = cgroup_parent
+        self.debug_shell = debug_shell
+        """When a step fails: `on-error` opens a shell in it, `hint` says that there is such a thing, or `off`."""
+        self.terminal = threading.Lock()
+        """Held by the step that talks with the user."""
         self._launcher: Launcher | None = None
         self._lock = threading.Lock()
 

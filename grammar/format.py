@@ -19,6 +19,14 @@ def format_dockerfile(source: bytes, *, filename: str = "Dockerfile") -> bytes:
     """`source` in canonical form; formatting that again changes nothing. Raises DockerfileError for what is no
     Dockerfile."""
     parse(source, filename=filename)
+    formatted = _once(source, filename)
+    while (again := _once(formatted, filename)) != formatted and len(again) <= len(formatted):
+        formatted = again
+    return formatted
+
+
+def _once(source: bytes, filename: str) -> bytes:
+    """One pass. Odd white space that a pass moves to the end of a line may be dropped by the next."""
     ast = parse_ast(source, filename=filename)
     posix = has_posix_shell(ast)
     lines = source.decode("utf-8", "surrogateescape").removeprefix(BOM).split("\n")

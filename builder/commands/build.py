@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         add_named(context, resolver.file_contexts(), source)
         try:
             host = host_platform()
-            sandbox = _sandbox(args)
+            sandbox = _sandbox(args, env)
             warm_up = partial(_warm_up, sandbox, context)
             plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
             inputs = Inputs(context, plan.vertices, fetcher)
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     return 0
 
 
-def _sandbox(args: argparse.Namespace) -> Sandbox:
+def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
     limits = None
     if args.resource:
         from builder.resources import parse_limits
@@ -81,7 +81,8 @@ def _sandbox(args: argparse.Namespace) -> Sandbox:
         limits = parse_limits(args.resource)
     if ".." in args.cgroup_parent.split("/"):
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
-    return Sandbox(frozenset(args.allow), limits, cgroup_parent=args.cgroup_parent.strip("/"))
+    shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
+    return Sandbox(frozenset(args.allow), limits, cgroup_parent=args.cgroup_parent.strip("/"), debug_shell=shell)
 
 
 def _output_specs(args: argparse.Namespace, options: BuildOptions) -> list[OutputSpec]:

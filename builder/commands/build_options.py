@@ -29,7 +29,7 @@ PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `docker buildx build` that this version has."""
     add = parser.add_argument
-    add("context", metavar="PATH", nargs="?", default=None, help="the context directory")
+    add("context", metavar="PATH|URL|-", nargs="?", default=None, help="the context: a directory, a repository, a tar")
     add("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]", help="name the image in the local store")
     add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci|docker|local|tar,dest=PATH")
     add("--load", action="store_true", help="keep the image in the local store whatever else is written")
@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help="grant security.insecure")
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
     add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
+    shell = "when a RUN fails, open a shell in its sandbox: on-error or off (default: off)"
+    add("--debug-shell", default="off", choices=("on-error", "off"), metavar="WHEN", help=shell)
     add("-q", "--quiet", action="store_true", help="print the image id only")
     add("--iidfile", default="", metavar="FILE", help="write the image id to a file (of several targets, a line each)")
     add("--metadata-file", default="", metavar="FILE", help="write digests and names of the result to a file, as JSON")
@@ -82,7 +84,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SOURCE",
-        help="DIR, oci-layout://DIR[:tag] or docker-image://NAME",
+        help="DIR, a git or http URL, oci-layout://DIR[:tag] or docker-image://NAME",
     )
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="add a label to the image")
     platform = "the platform to build for; several make an image for each, under one index"
@@ -103,7 +105,7 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
     epoch = build_args.get("SOURCE_DATE_EPOCH") or None
     if epoch is not None and not epoch.isdecimal():
         raise UsageError(f'SOURCE_DATE_EPOCH "{epoch}" is not a number of seconds since 1970')
-    platforms = list(dict.fromkeys(each.strip() for text in args.platform for each in text.split(",") if each.strip()))
+    platforms = _platforms(args.platform)
     return BuildOptions(
         context=args.context,
         dockerfile=args.file,
@@ -122,6 +124,16 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         targets=tuple(args.target) if len(args.target) > 1 else (),
         platforms=tuple(platforms) if len(platforms) > 1 else (),
     )
+
+
+def _platforms(words: Sequence[str]) -> list[str]:
+    """Every --platform once; `local` is this machine's."""
+    found = dict.fromkeys(each.strip() for word in words for each in word.split(",") if each.strip())
+    if "local" not in found:
+        return list(found)
+    from builder.image.platform import host_platform
+
+    return list(dict.fromkeys(host_platform() if each == "local" else each for each in found))
 
 
 def _build_args(words: Sequence[str], env: Environment) -> dict[str, str]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
-from builder.errors import BuildError
+from builder.errors import BuildError, SandboxError
 from builder.ops.cache_mount import cache_mount
 from builder.plan import SCRATCH, ExecOp, MountOp
 from builder.sandbox.launcher import Streams
@@ -39,12 +39,24 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
             spec = _limited(_spec(op, mounts, extra_env), worker.sandbox)
             root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir)
             output = Output(worker, index)
-            status = _run(op, output, spec, root)
-        _check(op, status, output, worker.sandbox)
+            try:
+                _check(op, _run(op, output, spec, root), output, worker.sandbox)
+            except SandboxError:
+                raise
+            except BuildError as error:
+                _look_inside(error, spec, root, worker)
+                raise
         return snapshots.commit(active)
     except BaseException:
         snapshots.discard(active)
         raise
+
+
+def _look_inside(error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker) -> None:
+    if worker.sandbox.debug_shell != "off":
+        from builder.ops.debug_shell import look_inside
+
+        look_inside(error, spec, root, worker)
 
 
 def _run(op: ExecOp, output: Output, spec: ProcessSpec, root: RootMount) -> ExitStatus:

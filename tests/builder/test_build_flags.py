@@ -16,6 +16,7 @@ from builder.errors import BuildError, UsageError
 from builder.export.annotation import annotated, parse_annotations
 from builder.export.spec import Annotation, OutputSpec
 from builder.exporter import Exported
+from builder.image.platform import host_platform
 from builder.metadata import image_ids, metadata, write_metadata
 from builder.options import BuildOptions
 from builder.outputs import output_specs
@@ -119,7 +120,8 @@ def test_several_targets_and_platforms_are_kept_apart() -> None:
 def test_one_is_not_several() -> None:
     options = options_of("--target", "a", "--platform", "linux/arm64,linux/arm64")
     assert (options.target, options.targets, options.platform, options.platforms) == ("a", (), "linux/arm64", ())
-    assert options_of() == options_of("--pull")._replace()
+    assert options_of() == options_of("--pull")
+    assert options_of("--platform", f"local,{host_platform()}").platforms == ()
 
 
 def test_equal_targets_and_platforms_are_one() -> None:

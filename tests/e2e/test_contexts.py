@@ -141,6 +141,15 @@ def test_what_a_tar_says_of_its_files_is_kept(pybuild: Pybuild) -> None:
     assert {tree["f"].islnk(), tree["h"].islnk()} == {False, True}
 
 
+def test_tars_that_begin_with_an_extended_header(pybuild: Pybuild, repository: GitRepository) -> None:
+    repository.commit(Dockerfile=COPY_ALL, f="f")
+    repository.git("archive", "--output=../of-git.tar", "HEAD")
+    assert texts(tree_of(pybuild, "-", stdin=(repository.path.parent / "of-git.tar").read_bytes()))["f"] == "f"
+    long = "/".join(["long" * 40] * 8)
+    tree = tree_of(pybuild, "-", stdin=archive(entry(long, "l"), entry("Dockerfile", COPY_ALL)))
+    assert texts(tree)[long] == "l"
+
+
 def test_the_same_tar_is_all_cached_and_another_only_where_it_matters(pybuild: Pybuild, based: list[str]) -> None:
     dockerfile = "FROM base\nCOPY a /\nRUN echo ran\n"
     first, same, other, changed = (
@@ -559,6 +568,9 @@ def test_an_interrupt_ends_git_too(pybuild: Pybuild, where: str) -> None:
                 pass
 
 
-def test_graph_takes_every_context(pybuild: Pybuild, repository: GitRepository, server: Server) -> None:
-    repository.commit(Dockerfile=COPY_ALL)
-    assert "COPY . /" in pybuild.ok("graph", server.smart(repository)).stdout
+def test_other_commands_take_every_context(pybuild: Pybuild, repository: GitRepository, server: Server) -> None:
+    repository.commit(Dockerfile="FROM scratch AS one\nCOPY . /\n")
+    url = server.smart(repository)
+    assert "COPY . /" in pybuild.ok("graph", url).stdout
+    assert "one" in pybuild.ok("build", "--call=targets", url).stdout
+    assert pybuild.ok(url).stdout.startswith("sha256:")

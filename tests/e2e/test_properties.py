@@ -1,4 +1,4 @@
-"""What holds for every build: an image holds what its commands make in a plain directory, and a cache is invisible.
+"""What holds for every build: an image holds what its commands make in a plain directory.
 
 $PYBUILD_PROPERTY_EXAMPLES multiplies the number of examples.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 import shlex
 import shutil
@@ -21,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, note, settings
 from hypothesis import strategies as st
 
-from builder.errors import BuildError
 from tests.e2e import trees
 from tests.e2e.inprocess import Builder
 from tests.e2e.trees import Copy
@@ -83,7 +81,7 @@ class World:
     def paths(self, *kinds: str) -> list[str]:
         """What there is below /w that a Dockerfile can name: f files with one name, h with several, d, l and p."""
         found = []
-        for name, entry in trees.in_directory(self.root).items():
+        for name in trees.in_directory(self.root):
             path = "/" + os.fsdecode(name)
             if path.startswith("/w/") and _kind(self.root / path[1:]) in kinds and _is_text(path):
                 found.append(path)
@@ -256,112 +254,3 @@ def test_image_holds_what_the_commands_make_in_a_directory(data: st.DataObject, 
     dest = tmp_path / "flat.tar"
     Builder(tmp_path / "store", world.context)("-o", f"type=tar,dest={dest}", *base.words, ".")
     assert_same(trees.in_tar(dest), trees.in_directory(world.root), world)
-
-
-INSTRUCTIONS = (
-    "COPY {f} /w/{f}",
-    "COPY {f} /w/same",
-    "COPY --chmod=0{n}0 {f} /w/m",
-    "COPY --chown={n}:app {f} /w/",
-    "COPY d /w/d",
-    "COPY d/* /w/",
-    "COPY --exclude=*{n} d /w/e",
-    "COPY --link {f} /w/link/{n}",
-    "COPY --from=other /o /w/o",
-    "COPY --from=named . /w/named",
-    "ADD {f} /w/added",
-    "RUN cat /w/same > /w/r{n} || echo none > /w/r{n}",
-    "RUN rm -rf /w/d /w/{f}; mkdir -p /w && ls -R /w > /w/list",
-    "RUN --mount=type=bind,target=/src cp -r /src/d /w/bound; mkdir -p /w",
-    "RUN --mount=type=bind,from=other,source=/o,target=/o mkdir -p /w && cp /o/{f} /w/from-other || true",
-    "RUN mkdir -p /w && echo $A $B > /w/args",
-    "RUN --network=none mkdir -p /w && pwd > /w/pwd && id > /w/id",
-    "ARG A={n}",
-    "ENV B={n}",
-    "WORKDIR /w/{n}",
-    "USER {n}",
-    "USER root",
-    "LABEL l={n}",
-    "# remark {n}",
-)
-FILES = ["f0", "f1", "d/f0", "d/x7", "named/f0"]
-FIRST_LINES = ["FROM base AS other", "RUN mkdir /o", "COPY d /o/", "COPY f0 f1 /o/", "FROM base"]
-
-
-class Source:
-    """A Dockerfile and its context, edited at random."""
-
-    def __init__(self, directory: Path, chance: random.Random) -> None:
-        self.context = directory
-        self._chance = chance
-        self._clock = 1_600_000_000
-        self.lines = [self._instruction() for _ in range(chance.randint(3, 7))]
-        for name in FILES:
-            self._write(name)
-        self.save()
-
-    def _instruction(self) -> str:
-        return self._chance.choice(INSTRUCTIONS).format(f=self._chance.choice(["f0", "f1"]), n=self._chance.choice([5, 7]))
-
-    def _write(self, name: str) -> None:
-        path = self.context / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self._chance.choice(["one", "two", "six"]))
-
-    def save(self) -> None:
-        (self.context / "Dockerfile").write_text("\n".join([*FIRST_LINES, *self.lines]) + "\n")
-
-    def edit(self) -> str:
-        """Change something, or nothing that counts; returns what was done."""
-        chance = self._chance
-        what = chance.choice(["content", "content", "mode", "touch", "swap", "other", "insert", "delete", "change"])
-        name, place = chance.choice(FILES), chance.randrange(len(self.lines))
-        path = self.context / name
-        if what == "content":
-            self._write(name)
-        elif what == "mode":
-            path.chmod(chance.choice([0o600, 0o755, 0o644]))
-        elif what == "touch":
-            os.utime(path, (chance.randrange(10**9), chance.randrange(10**9)))
-        elif what == "swap":
-            other = self.context / chance.choice(FILES)
-            first, second = path.read_bytes(), other.read_bytes()
-            path.write_bytes(second)
-            other.write_bytes(first)
-        elif what == "other":
-            place = chance.randrange(len(FILES))
-            name = f"d/extra{place}"
-            extra = self.context / name
-            extra.unlink() if extra.exists() else extra.write_text("extra")
-        elif what == "insert":
-            self.lines.insert(place, self._instruction())
-        elif what == "delete" and len(self.lines) > 1:
-            del self.lines[place]
-        else:
-            self.lines[place] = self._instruction()
-        self.save()
-        return f"{what} {name} {place}"
-
-
-@pytest.mark.parametrize("seed", range(8 * FACTOR))
-def test_cached_build_is_a_cold_build(seed: int, base: Base, tmp_path: Path) -> None:
-    source = Source(tmp_path / "context", random.Random(seed))
-    words = (*base.words, "--build-context", f"named={source.context}/named", ".")
-    warm = Builder(tmp_path / "warm", source.context)
-    edits = []
-    for number in range(6):
-        cold = Builder(tmp_path / f"cold{number}", source.context)
-        expected, found = _outcome(cold, words), _outcome(warm, words)
-        assert found == expected, (edits, source.lines)
-        again = _outcome(warm, words, ran=True)
-        assert again in ((found[0], []), found), (edits, source.lines)
-        edits.append(source.edit())
-
-
-def _outcome(builder: Builder, words: tuple[str, ...], *, ran: bool = False) -> tuple[str, list[str]]:
-    """The image's id, and what ran if that is asked for; for a failure its message."""
-    try:
-        built = builder(*words, SOURCE_DATE_EPOCH="1")
-    except BuildError as error:
-        return f"failed: {error}", []
-    return built.image_id, built.ran if ran else []

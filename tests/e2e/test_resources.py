@@ -179,3 +179,35 @@ def test_a_parent_cannot_lead_upwards(pybuild: Pybuild) -> None:
     pybuild.write(Dockerfile="FROM scratch\n")
     done = pybuild("build", "--cgroup-parent", "a/../../b", ".")
     assert done.returncode == 2
+
+
+def test_controllers_of_v2_are_handed_down_from_a_group_without_processes() -> None:
+    """A group that holds a process hands nothing down, so that the root of the hierarchy has to."""
+    found = [each for each in cgroup.find_hierarchies() if each.is_v2 and os.access(each.root_dir, os.W_OK)]
+    offered = cgroup.read(f"{found[0].root_dir}/cgroup.controllers").split() if found else []
+    require(bool(offered), "needs a writable cgroup v2 hierarchy with a controller")
+    root_dir, controller = found[0].root_dir, offered[0]
+    was_handed_down = controller in cgroup.read(f"{root_dir}/cgroup.subtree_control").split()
+    own_dir = f"{root_dir}/pybuild_test_{os.getpid()}"
+    os.mkdir(own_dir)
+    process = os.fork()
+    if not process:
+        Path(own_dir, "cgroup.procs").write_text("0")
+        os.execv("/bin/sleep", ["sleep", "60"])
+    try:
+        while not cgroup.read(f"{own_dir}/cgroup.procs"):
+            pass
+        groups = LimitedGroups(os.getpid(), (Hierarchy(True, "", (), own_dir, root_dir),))
+        place = groups._place(groups._hierarchies[0], GUARDED, "", {controller})
+        assert os.path.dirname(place) == root_dir
+        assert controller in cgroup.read(f"{place}/cgroup.subtree_control").split()
+        groups.close()
+        assert not os.path.exists(place)
+    finally:
+        if not was_handed_down:
+            Path(root_dir, "cgroup.subtree_control").write_text(f"-{controller}")
+        os.kill(process, 9)
+        os.waitpid(process, 0)
+        for _ in range(500):
+            if cgroup._remove_group(own_dir):
+                break

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 OLD = 1_400_000_000
 """Times before this one were given by a test, later ones are those of the clock."""
 NAMES = st.sampled_from(
-    [b"a", b"b", b"c", b"d", b"a.b", b"A", b" ", b"-rf", b"#", b"$x", b"[a]", b"*", b"\\", b"\xff\xfe", b"'\"", b"a\nb"]
-    + ["é".encode(), b"n" * 200, b".hidden", b".wh", b"=", b"%s"]
+    [
+        *(b"a", b"b", b"c", b"d", b"a.b", b"A", b".hidden", b".wh", "é".encode(), b"n" * 200, b"\xff\xfe"),
+        *(b" ", b"-rf", b"#", b"$x", b"[a]", b"*", b"\\", b"'\"", b"a\nb", b"=", b"%s"),
+    ]
 )
 TARGETS = st.sampled_from([b"a", b"../b", b"/w/a", b"missing", b"../../../../etc/passwd", b".", b"a.b/c"])
 MODES = st.sampled_from([0o644, 0o600, 0o755, 0o4755, 0o2750, 0o1777, 0o000, 0o444])
@@ -47,7 +49,7 @@ def trees(draw: st.DrawFn, most: int = 10) -> dict[bytes, Node]:
         if path in nodes:
             continue
         kind = draw(st.sampled_from("fffddlph"))
-        content = draw(TARGETS if kind == "l" else st.binary(max_size=40))
+        content = draw(TARGETS) if kind == "l" else draw(st.binary(max_size=40)) if kind == "f" else b""
         if kind == "h":
             files = [name for name, node in nodes.items() if node.kind == "f"]
             if not files:
@@ -215,14 +217,15 @@ def _make_parents(directory: Path, copy: Copy) -> None:
 
 
 def _finish(path: Path, copy: Copy) -> None:
-    """Attributes that only this machine's files have go; --chown and --chmod come."""
+    """Owners of a context's files go, directories that were there before included; --chown and --chmod come."""
+    owner = copy.chown or (None if copy.keeps_owners else (0, 0))
     if path.is_symlink():
-        if copy.chown:
-            os.lchown(path, *copy.chown)
+        if owner:
+            os.lchown(path, *owner)
         return
     mode = stat.S_IMODE(path.stat().st_mode) if copy.chmod is None else copy.chmod
-    if copy.chown:
-        os.chown(path, *copy.chown)
+    if owner:
+        os.chown(path, *owner)
     os.chmod(path, mode)
 
 

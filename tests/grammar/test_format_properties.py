@@ -131,6 +131,7 @@ def check(source: bytes) -> None:
 @given(TEXT)
 @settings(max_examples=300, deadline=None)
 @example("FROM a\nRUN \r\\")
+@example("FROM a\nRUN  \\\n\xa0\\")
 def test_any_dockerfile_keeps_its_meaning(text: str) -> None:
     check(encoded(text))
 
