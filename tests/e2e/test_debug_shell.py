@@ -102,3 +102,21 @@ def test_a_terminal_is_told_how_to_look_inside(pybuild: Pybuild, based: list[str
     hints = [line for line in shown.splitlines() if line.startswith("hint: ")]
     assert len(hints) == 2
     assert hints[1].strip() == "hint: to look inside the failed step: --debug-shell on-error"
+
+
+@pytest.mark.parametrize("progress", ["auto", "plain"])
+def test_steps_that_fail_together_have_the_terminal_in_turn(
+    screen: Screen, pybuild: Pybuild, based: list[str], tmp_path: Path, progress: str
+) -> None:
+    one = 'FROM base AS a\nENV PS1="one> "\nRUN exit 1\n'
+    two = 'FROM base AS b\nENV PS1="two> "\nRUN sleep 0.5; echo late; exit 2\n'
+    pybuild.write(Dockerfile=f"{one}{two}FROM base\nCOPY --from=a /bin/sh /a\nCOPY --from=b /bin/sh /b\n")
+    screen.enter(build_script(pybuild, [*based, "--progress", progress]))
+    screen.wait("one>")
+    screen.enter("sleep 1; echo slept")
+    assert " > late" not in screen.wait("slept", "one>")
+    screen.enter("exit")
+    assert " > late" in screen.wait("two>")
+    screen.enter("exit")
+    screen.wait("code 1", "host>")
+    assert_sane(screen, tmp_path)
