@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from builder.ops.foreign import advice, find_handler
-from tests.conftest import Pybuild
+from builder.ops.foreign import BINFMT_DIR, advice, find_handler
+from tests.conftest import Pybuild, require
 
 BOTH = "linux/amd64,linux/arm64"
 ARM64, UNKNOWN = 183, 0xFEED
@@ -156,10 +159,33 @@ def test_a_foreign_program_without_a_handler(pybuild: Pybuild) -> None:
     assert "apt-get install qemu-user-static" in done.stderr
 
 
-def test_a_foreign_program_with_a_handler(pybuild: Pybuild) -> None:
+@pytest.fixture
+def arm64_handler() -> Iterator[None]:
+    """QEMU takes arm64 programs: as the machine is set up, else registered for the time of the test."""
     handler = find_handler("linux/arm64")
-    if handler is None or not handler.is_open:
-        pytest.skip("needs a handler for arm64 in binfmt_misc, with the flag F (Debian's qemu-user-static)")
+    if handler is not None and handler.is_open:
+        yield
+        return
+    interpreter = shutil.which("qemu-aarch64-static")
+    require(interpreter is not None and os.geteuid() == 0, "Debian's qemu-user-static is not installed")
+    register = Path(BINFMT_DIR, "register")
+    is_mounted = register.exists()
+    if not is_mounted:
+        subprocess.run(["mount", "-t", "binfmt_misc", "binfmt_misc", BINFMT_DIR], check=True)
+    name = f"pybuild-test-{os.getpid()}"
+    magic = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00"
+    mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff"
+    register.write_text(f":{name}:M::{magic}:{mask}:{interpreter}:F")
+    try:
+        yield
+    finally:
+        Path(BINFMT_DIR, name).write_text("-1")
+        if not is_mounted:
+            subprocess.run(["umount", BINFMT_DIR], check=True)
+
+
+@pytest.mark.usefixtures("arm64_handler")
+def test_a_foreign_program_with_a_handler(pybuild: Pybuild) -> None:
     (pybuild.cwd / "program").write_bytes(program(ARM64))
     (pybuild.cwd / "program").chmod(0o755)
     pybuild.write(Dockerfile='FROM scratch\nCOPY program /\nRUN ["/program"]\n')

@@ -42,7 +42,8 @@ class Node(NamedTuple):
 @st.composite
 def trees(draw: st.DrawFn, most: int = 10) -> dict[bytes, Node]:
     """Paths relative to the tree's top, parents first."""
-    directories, nodes = [b""], {}
+    directories = [b""]
+    nodes: dict[bytes, Node] = {}
     for _ in range(draw(st.integers(1, most))):
         above = draw(st.sampled_from(directories))
         path = os.path.join(above, draw(NAMES))
@@ -194,7 +195,7 @@ def copy_plainly(copy: Copy, root: Path) -> None:
     _make_parents(target if copy.source.is_dir() else target.parent, copy)
     before = target.stat() if target.is_dir() else None
     kept = "all" if copy.keeps_owners else "mode,timestamps,links"
-    words = ["cp", "-rdT", "--remove-destination", f"--preserve={kept}", copy.source, target]
+    words = ["cp", "-rdT", "--remove-destination", f"--preserve={kept}", str(copy.source), str(target)]
     subprocess.run(words, check=True)
     made = [target]
     if copy.source.is_dir():
