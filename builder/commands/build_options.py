@@ -191,10 +191,15 @@ def agent(text: str, env: Environment) -> tuple[str, str]:
 
 
 def _extra_host(text: str) -> str:
+    import ipaddress
+
     host, separator, address = text.replace("=", ":", 1).partition(":")
     if not host or not separator or not address:
         raise UsageError(f'--add-host "{text}" is not HOST:IP')
-    return f"{host}:{address}"
+    try:
+        return f"{host}:{ipaddress.ip_address(address.removeprefix('[').removesuffix(']'))}"
+    except ValueError as error:
+        raise UsageError(f'--add-host "{text}" has no valid IP address: "{address}"') from error
 
 
 def _ulimit(text: str) -> str:
@@ -204,8 +209,11 @@ def _ulimit(text: str) -> str:
     parts = values.split(":")
     if not hasattr(resource, f"RLIMIT_{name.upper()}"):
         raise UsageError(f'--ulimit "{text}" has an unknown name "{name}"')
-    if len(parts) > 2 or not all(part.lstrip("-").isdecimal() for part in parts):
-        raise UsageError(f'--ulimit "{text}" is not NAME=SOFT[:HARD]')
+    if len(parts) > 2 or not all(part.removeprefix("-").isdecimal() for part in parts):
+        raise UsageError(f'--ulimit "{text}" is not NAME=SOFT[:HARD]', hint="-1 means no limit")
+    soft, hard = int(parts[0]), int(parts[-1])
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise UsageError(f'--ulimit "{text}" has a soft limit above the hard one')
     return text
 
 

@@ -70,6 +70,10 @@ def test_missing_dockerfile_and_context(pybuild: Pybuild) -> None:
         (["build", "-o", "type=oci", "."], ["dest"]),
         (["build", "--secret", "src", "."], ["--secret"]),
         (["build", "--no-such-option", "."], ["--no-such-option"]),
+        (["build", "--add-host", "a:b", "."], ["--add-host", "valid IP"]),
+        (["build", "--ulimit", "nofile=2:1", "."], ["--ulimit", "above the hard one"]),
+        (["build", "--ulimit", "nothing=1", "."], ["--ulimit", "nothing"]),
+        (["build", "--resource", "memory=lots", "."], ["memory", "size"]),
     ],
 )
 def test_usage(pybuild: Pybuild, words: list[str], parts: list[str]) -> None:
