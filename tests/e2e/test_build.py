@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tarfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT, Pybuild
+from tests.conftest import PROJECT, Pybuild, require
 
 THREE = """FROM base
 COPY one.txt /one
@@ -180,3 +181,45 @@ def test_demo(tmp_path: Path, base_layout: Path) -> None:
     done = command.ok("run", "--rm", str(tmp_path / "demo.tar"))
     assert "hello from app" in done.stdout
     assert "two.txt" in done.stdout
+
+
+AGENT_CLIENT = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+int main(void) {
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    unsigned char answer[9], request[5] = {0, 0, 0, 1, 11};
+    strncpy(address.sun_path, getenv("SSH_AUTH_SOCK"), sizeof address.sun_path - 1);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (connect(fd, (struct sockaddr *)&address, sizeof address) || write(fd, request, 5) != 5) return 1;
+    if (read(fd, answer, 9) != 9 || answer[4] != 12) return 2;
+    printf("keys: %d\n", answer[8]);
+    return 0;
+}
+"""
+
+
+def test_ssh_agent_reaches_the_step(pybuild: Pybuild, based: list[str], tmp_path: Path) -> None:
+    """A real agent with a real key; the step asks it for its identities (the agent protocol's message 11)."""
+    require(shutil.which("ssh-agent") is not None and shutil.which("gcc") is not None, "ssh-agent or gcc is missing")
+    (tmp_path / "client.c").write_text(AGENT_CLIENT)
+    subprocess.run(["gcc", "-static", "-o", pybuild.cwd / "client", tmp_path / "client.c"], check=True)
+    socket = str(tmp_path / "agent")
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", socket], stdout=subprocess.DEVNULL)
+    try:
+        key = tmp_path / "key"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+        while not os.path.exists(socket):
+            time.sleep(0.05)
+        subprocess.run(["ssh-add", "-q", key], check=True, env={**os.environ, "SSH_AUTH_SOCK": socket})
+        pybuild.write(Dockerfile="FROM base\nCOPY client /client\nRUN --mount=type=ssh,required /client > /keys\n")
+        files = flattened(pybuild, *based, "--ssh", f"default={socket}")
+        assert files["keys"] == b"keys: 1\n"
+        assert not any(name.startswith("run/buildkit") for name in files)
+    finally:
+        agent.kill()
+        agent.wait()
