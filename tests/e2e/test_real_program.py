@@ -14,6 +14,7 @@ from tests.conftest import PROJECT, Pybuild
 from tests.e2e.peers import require
 from tests.e2e.test_build import names
 
+pytestmark = pytest.mark.xdist_group("debian")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 TRIMMED = ("doc", "info", "locale", "man")
 ACQUIRE = re.compile(r"Acquire::(https?::proxy|check-|retries)", re.IGNORECASE)
