@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.ops import definition
-from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, Plan, Vertex
+from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, Vertex
 from builder.state import VertexState
 from cache.keys import key_of, readable
 from cache.records import CacheRecord
@@ -116,7 +116,9 @@ class Solver:
         with self.worker.store.locks.exclusive(state.key, on_wait=lambda _: waiting(state.index)):
             manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
             content_key = key_of(manifest)
-            keys = [content_key] if state.tainted else [state.key, content_key]
+            keys = [] if state.tainted else [state.key]
+            if not isinstance(state.vertex.op, MergeOp):  # quicker made than found
+                keys.append(content_key)
             if not state.vertex.no_cache and self._take_record(state, keys):
                 return
             began = time.perf_counter()
@@ -135,12 +137,25 @@ class Solver:
             found = store.snapshots.get(record.chain_id) if record and record.chain_id else EMPTY
             if record is None or found is None:
                 continue
-            state.result, state.created_ns, state.cached = found, record.created_ns, True
             if key != state.key:
-                alias = record._replace(key=state.key, manifest=readable(state.manifest))
+                found = self._on_its_input(state, found)
+                alias = record._replace(key=state.key, chain_id=found.chain_id, manifest=readable(state.manifest))
                 store.records.put(alias, replace=True)
+            state.result, state.created_ns, state.cached = found, record.created_ns, True
             return True
         return False
+
+    def _on_its_input(self, state: VertexState, found: Snapshot) -> Snapshot:
+        """The layer of a root that was found by content, on the root that the vertex has in this build.
+
+        Roots of the same content can differ in times and in empty layers, and an image has a layer for every vertex.
+        """
+        inputs = self.inputs(state)
+        base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
+        assert base is not None, f"{state.vertex.name} runs after its inputs"
+        if not found.layers or found.layers[:-1] == base.layers:
+            return found
+        return self.worker.store.snapshots.stack(base, found.layers[-1])
 
     def layer_states(self, vertex: int) -> list[VertexState]:
         """The vertices that made the layers of a root, bottom first, without those of its base image."""

@@ -5,9 +5,11 @@ $PYBUILD_PROPERTY_EXAMPLES multiplies the number of examples.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +123,31 @@ def test_cached_build_is_a_cold_build(seed: int, base_layout: Path, tmp_path: Pa
         again = _outcome(warm, words, ran=True)
         assert again in ((found[0], []), found), (edits, source.lines)
         edits.append(source.edit())
+
+
+def test_step_found_by_content_has_the_layers_of_its_own_build(base_layout: Path, tmp_path: Path) -> None:
+    builder = Builder(tmp_path / "store", tmp_path)
+    words = ("--build-context", f"base=oci-layout://{base_layout}", ".")
+    images = []
+    for before in ("RUN true\n", ""):
+        (tmp_path / "Dockerfile").write_text(f"FROM base\n{before}RUN echo late > /late\n")
+        builder(*words, "-o", f"type=oci,tar=false,dest={tmp_path}/layout", SOURCE_DATE_EPOCH="1")
+        images.append(_config(tmp_path / "layout"))
+    for image in images:
+        made = [entry for entry in image["history"] if not entry.get("empty_layer")]
+        assert len(made) == len(image["rootfs"]["diff_ids"])
+    assert len(images[0]["rootfs"]["diff_ids"]) == len(images[1]["rootfs"]["diff_ids"]) + 1
+
+
+def _config(layout: Path) -> dict[str, Any]:
+    """The config of the only image of a layout."""
+
+    def document(descriptor: dict[str, Any]) -> dict[str, Any]:
+        path = layout / "blobs" / descriptor["digest"].replace(":", "/")
+        return dict(json.loads(path.read_text()))
+
+    manifest = document(json.loads((layout / "index.json").read_text())["manifests"][0])
+    return document(manifest["config"])
 
 
 def _outcome(builder: Builder, words: tuple[str, ...], *, ran: bool = False) -> tuple[str, list[str]]:
