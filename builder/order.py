@@ -1,7 +1,7 @@
-"""The door to the graph library: opened only for plans that branch.
+"""The door to the graph library: opened only when there is something to find out.
 
-A Dockerfile of one stage is a chain already, with nothing to drop, no circle and one order to work in; loading networkx
-for it would cost more than lowering it.
+Loading networkx costs more than lowering a whole Dockerfile, and most need none of it: where stages read only stages
+above them there can be no circle, and where no more chains of vertices are ready than run at once, no order is better.
 """
 
 from __future__ import annotations
@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from builder.plan import SCRATCH, Plan
+from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, Plan
 
 if TYPE_CHECKING:
     from builder.stage import StageState
 
+CHAINS_AT_ONCE = 4
+"""No build runs fewer vertices at a time, unless --jobs says so."""
+
 
 def find_stage_cycle(states: Sequence[StageState]) -> None:
     """Raise BuildError when stages read each other in a circle; see `graph`."""
+    place = {id(state): number for number, state in enumerate(states)}
     if any(
-        source is not None and not source.unregistered
+        source is not None and not source.unregistered and place[id(source)] >= place[id(state)]
         for state in states
         for command in state.commands
         for source in command.sources
@@ -30,24 +34,34 @@ def find_stage_cycle(states: Sequence[StageState]) -> None:
 
 def keep_needed(plan: Plan) -> Plan:
     """The plan with just what its images need, in the order to work in; see `graph`."""
-    if is_chain(plan):
+    if is_in_order(plan):
         return plan
     from builder import graph
 
     return graph.keep_needed(plan)
 
 
-def is_chain(plan: Plan) -> bool:
-    """Whether every vertex lies on the way to the one image: on top of the one before it, or read by one of those."""
-    if len(plan.images) != 1:
-        return False
-    seen: set[int] = set()
-    index = plan.images[0].vertex
-    while index != SCRATCH:
-        seen.add(index)
-        below, *read = plan.vertices[index].inputs or (SCRATCH,)
-        if any(source != SCRATCH and plan.vertices[source].inputs for source in read):
-            return False
-        seen.update(source for source in read if source != SCRATCH)
-        index = below
-    return len(seen) == len(plan.vertices)
+def is_in_order(plan: Plan) -> bool:
+    """Whether every vertex is needed, and so few chains lie side by side that all their ends can run at once."""
+    needed = set()
+    pending = [image.vertex for image in plan.images]
+    while pending:
+        index = pending.pop()
+        if index != SCRATCH and index not in needed:
+            needed.add(index)
+            pending += plan.vertices[index].inputs
+    return len(needed) == len(plan.vertices) and _chains(plan) <= CHAINS_AT_ONCE
+
+
+def _chains(plan: Plan) -> int:
+    """How many chains the vertices form: one goes on with the first vertex that stands on its end."""
+    extended = set()
+    chains = 0
+    for vertex in plan.vertices:
+        below = vertex.inputs[0] if vertex.inputs else SCRATCH
+        if isinstance(vertex.op, ImageSourceOp | LocalSourceOp):
+            continue
+        is_start = below == SCRATCH or isinstance(plan.vertices[below].op, ImageSourceOp | LocalSourceOp)
+        chains += is_start or below in extended
+        extended.add(below)
+    return chains

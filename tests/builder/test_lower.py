@@ -46,10 +46,9 @@ def test_equal_vertices_are_one() -> None:
 
 
 def test_longest_chain_comes_first() -> None:
-    text = (
-        "FROM busybox AS short\nRUN s1\nFROM busybox AS long\nRUN l1\nRUN l2\nRUN l3\n"
-        "FROM busybox\nCOPY --from=short /a /a\nCOPY --from=long /b /b\n"
-    )
+    short = "".join(f"FROM busybox AS short{number}\nRUN s{number}\n" for number in range(4))
+    copies = "".join(f"COPY --from=short{number} /a /a\n" for number in range(4))
+    text = f"{short}FROM busybox AS long\nRUN l1\nRUN l2\nRUN l3\nFROM busybox\n{copies}COPY --from=long /b /b\n"
     assert next(op.argv[-1] for op in only(ExecOp, text)) == "l1"
 
 

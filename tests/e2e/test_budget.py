@@ -35,7 +35,9 @@ def loaded(pybuild: Pybuild, *words: str) -> set[str]:
 
 
 def test_cached_build_loads_no_heavy_module(pybuild: Pybuild, based: list[str]) -> None:
-    pybuild.write(Dockerfile="FROM base AS a\nCOPY f /f\nRUN cp /f /g\nFROM base\nCOPY --from=a /g /g\n", f="f")
+    stages = "".join(f"FROM base AS s{number}\nCOPY f /f\nRUN cp /f /g{number}\n" for number in range(5))
+    copies = "".join(f"COPY --from=s{number} /g{number} /\n" for number in range(5))
+    pybuild.write(Dockerfile=f"{stages}FROM base\n{copies}", f="f")
     words = ["build", *based, "-t", "x", "."]
     cold = loaded(pybuild, *words)
     assert {"lark", "networkx"} <= cold
