@@ -7,6 +7,8 @@ from builder.plan import GitSourceOp
 from builder.redact import redact
 from grammar.errors import DockerfileError
 
+_IMAGES = ("oci-layout://", "docker-image://")
+
 
 def is_url(text: str) -> bool:
     """Whether a text is an address on the web; that of a git repository is one, too."""
@@ -29,7 +31,7 @@ def git_op(text: str, *, keep_git_dir: bool | None = None) -> GitSourceOp | None
 
     `keep_git_dir` is what to do where the text does not say. Raises BuildError for a wrong query.
     """
-    if not ("://" in text or "@" in text or text.startswith("github.com/")):
+    if text.startswith(_IMAGES) or not ("://" in text or "@" in text or text.startswith("github.com/")):
         return None
     from grammar.gitref import parse_git_ref
 
