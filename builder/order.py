@@ -54,14 +54,17 @@ def is_in_order(plan: Plan) -> bool:
 
 
 def _chains(plan: Plan) -> int:
-    """How many chains the vertices form: one goes on with the first vertex that stands on its end."""
-    extended = set()
+    """How many chains cover the vertices, each going on with one whose end it reads. No more are ever ready at once, since
+    of a chain only one can be (Dilworth's theorem)."""
+    ends: set[int] = set()
     chains = 0
-    for vertex in plan.vertices:
-        below = vertex.inputs[0] if vertex.inputs else SCRATCH
+    for index, vertex in enumerate(plan.vertices):
         if isinstance(vertex.op, ImageSourceOp | LocalSourceOp):
             continue
-        is_start = below == SCRATCH or isinstance(plan.vertices[below].op, ImageSourceOp | LocalSourceOp)
-        chains += is_start or below in extended
-        extended.add(below)
+        read = ends.intersection(vertex.inputs)
+        if read:
+            ends.remove(min(read))
+        else:
+            chains += 1
+        ends.add(index)
     return chains

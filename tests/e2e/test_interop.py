@@ -19,6 +19,7 @@ from tests.e2e.peers import Docker, Podman, docker, podman, require, run
 
 __all__ = ["docker", "podman"]
 
+pytestmark = pytest.mark.xdist_group("peers")  # podman and dockerd have state of the whole machine
 COMMAND = ("cat", "/greeting", "/etc/motd")
 OUTPUT = "hello\nof the day\n"
 
