@@ -54,8 +54,10 @@ def is_in_order(plan: Plan) -> bool:
 
 
 def _chains(plan: Plan) -> int:
-    """How many chains cover the vertices, each going on with one whose end it reads. No more are ever ready at once, since
-    of a chain only one can be (Dilworth's theorem)."""
+    """How many chains cover the vertices, each going on with one whose end it reads.
+
+    No more vertices are ever ready at once, since of a chain only one can be (Dilworth's theorem).
+    """
     ends: set[int] = set()
     chains = 0
     for index, vertex in enumerate(plan.vertices):
