@@ -64,6 +64,7 @@ class Relay:
         self, master_fd: int, *, stdin_fd: int | None, stdout_fd: int, on_hangup: Callable[[], None] = lambda: None
     ) -> None:
         self._on_hangup = on_hangup
+        self._is_terminal = stdin_fd is not None and os.isatty(stdin_fd)
         self._is_hung_up = False
         self._master_fd = master_fd
         self._stdin_fd = stdin_fd
@@ -112,8 +113,8 @@ class Relay:
             self._typed = self._read_typed(self._stdin_fd)
             if not self._typed:
                 self._stdin_fd = None
-                self._is_hung_up = True
-                return False
+                self._is_hung_up = self._is_terminal
+                return not self._is_hung_up
         if self._typed:
             self._type()
         return True
@@ -123,9 +124,9 @@ class Relay:
         try:
             return os.read(stdin_fd, _CHUNK)
         except OSError as error:
-            if error.errno == errno.EIO:
-                return b""
-            raise
+            if error.errno != errno.EIO:
+                raise
+            return b""
 
     def _poll(self) -> select.poll:
         """What to wait for: more typing only once all that was typed has been taken."""

@@ -65,7 +65,7 @@ class Podman:
     def __init__(self, directory: Path) -> None:
         self._base = [
             *("podman", "--root", str(directory / "root"), "--runroot", str(directory / "run")),
-            *("--runtime", "runc", "--cgroup-manager", "cgroupfs"),
+            *("--runtime", "runc", "--cgroup-manager", "cgroupfs", "--tmpdir", str(directory / "tmp")),
         ]
 
     def __call__(self, *arguments: str | Path, stdin: Path | None = None) -> str:
