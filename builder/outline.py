@@ -17,6 +17,7 @@ from builder.plan import ExecOp, MountOp, Vertex
 from builder.scope import Checks
 from builder.sources import SourceResolver
 from builder.stage import StageState
+from builder.stagegraph import needed_by
 from grammar.lint import Linter
 from grammar.nodes import ArgInstruction, ArgValue, Dockerfile, Stage
 from grammar.platforms import Platform
@@ -106,7 +107,7 @@ def _args(
     lexer = Lexer(dockerfile.escape)
     before_from = _before_from(dockerfile, options, lexer)
     found: dict[str, OutlineArg] = {}
-    for state in _needed(lowered.target):
+    for state in needed_by(lowered.target):
         declared = {**before_from, **_own(state, options, lowered.scope.global_args)}
         used = {pair.key for pair, _ in _pairs(state)}
         stage = stages.get(state.location) if state.location and not state.unregistered else None
@@ -116,21 +117,6 @@ def _args(
             if name in declared:
                 found.setdefault(name, declared[name].arg)
     return tuple(sorted(found.values(), key=lambda arg: arg.location.start_line))
-
-
-def _needed(target: StageState) -> list[StageState]:
-    """The target, its base, and what it reads, nearest first."""
-    needed: list[StageState] = []
-    seen: set[int] = set()
-    pending = [target]
-    while pending:
-        state = pending.pop()
-        if id(state) in seen:
-            continue
-        seen.add(id(state))
-        needed.append(state)
-        pending += [*reversed([*state.depends_on()]), *([state.base] if state.base else [])]
-    return needed
 
 
 def _before_from(dockerfile: Dockerfile, options: BuildOptions, lexer: Lexer) -> dict[str, _Declared]:

@@ -156,14 +156,7 @@ class StageGraph:
 
     def reachable(self, target: StageState) -> list[StageState]:
         """The target and everything that it needs, in the order of the Dockerfile."""
-        seen: set[int] = set()
-        pending = [target]
-        while pending:
-            state = pending.pop()
-            if id(state) in seen:
-                continue
-            seen.add(id(state))
-            pending += [*([state.base] if state.base else []), *state.depends_on()]
+        seen = {id(state) for state in needed_by(target)}
         return [state for state in self.states if id(state) in seen]
 
 
@@ -178,3 +171,18 @@ def stage_hint(name: str, names: Sequence[str]) -> str | None:
 
     near = difflib.get_close_matches(name.lower(), names, 1)
     return f"did you mean {near[0]}?" if near else None
+
+
+def needed_by(target: StageState) -> list[StageState]:
+    """The target, its base, and what it reads, nearest first."""
+    needed: list[StageState] = []
+    seen: set[int] = set()
+    pending = [target]
+    while pending:
+        state = pending.pop()
+        if id(state) in seen:
+            continue
+        seen.add(id(state))
+        needed.append(state)
+        pending += [*reversed([*state.depends_on()]), *([state.base] if state.base else [])]
+    return needed
