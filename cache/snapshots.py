@@ -72,6 +72,10 @@ class SnapshotStore:
             self._trees.drop([active.snapshot_id])
         return snapshot
 
+    def renew_work_dir(self, active: ActiveSnapshot) -> None:
+        """An empty work directory: a volatile overlay that was unmounted leaves one that cannot be mounted again."""
+        self._trees.renew_work_dir(active.snapshot_id)
+
     def discard(self, active: ActiveSnapshot) -> None:
         """Drop an active snapshot and what was written to it. Idempotent."""
         self._trees.drop([active.snapshot_id])

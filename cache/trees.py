@@ -75,6 +75,12 @@ class Trees:
         with os_errors(self.work_dir(layer_id)):
             remove_tree(self.work_dir(layer_id))
 
+    def renew_work_dir(self, layer_id: int) -> None:
+        """An empty work directory in the place of the one that is there."""
+        self.finish(layer_id)
+        with os_errors(self.work_dir(layer_id)):
+            os.mkdir(self.work_dir(layer_id), 0o700)
+
     def drop(self, layer_ids: Iterable[int]) -> None:
         """Remove rows and their directories. Nothing may refer to them any more.
 

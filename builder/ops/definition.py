@@ -189,7 +189,7 @@ def _apply(op: FileOp, lower: Sequence[str], active: ActiveSnapshot, inputs: Inp
     from builder.sandbox.fsops import SafeRoot
     from builder.sandbox.overlay import mount_detached
 
-    fd = mount_detached(lower, active.upper_dir, active.work_dir)
+    fd = mount_detached(lower, active.upper_dir, active.work_dir, volatile=True)
     try:
         with ExitStack() as stack:
             apply(op, SafeRoot(fd), _trees(inputs, worker, stack))

@@ -18,7 +18,7 @@ from builder.sandbox.launcher import Streams
 from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.wire import CommandError
 from builder.worker import Sandbox, Worker
-from cache.snapshots import Snapshot
+from cache.snapshots import ActiveSnapshot, Snapshot
 
 TAIL_BYTES = 8 << 10
 """How much of a failed step's output its error carries."""
@@ -37,14 +37,16 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
         with ExitStack() as stack:
             mounts, extra_env = _mounts(op, inputs, worker, stack)
             spec = _limited(_spec(op, mounts, extra_env), worker.sandbox)
-            root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir)
+            # A layer may be lost until it is hashed after the next boot, so that no unmount has to wait for the disk.
+            root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir, volatile=True)
             output = Output(worker, index)
             try:
                 _check(op, _run(op, output, spec, root), output, worker.sandbox)
             except SandboxError:
                 raise
             except BuildError as error:
-                _look_inside(error, spec, root, worker)
+                if worker.sandbox.debug_shell != "off":
+                    _look_inside(error, spec, root, worker, active)
                 raise
         return snapshots.commit(active)
     except BaseException:
@@ -52,11 +54,13 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
         raise
 
 
-def _look_inside(error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker) -> None:
-    if worker.sandbox.debug_shell != "off":
-        from builder.ops.debug_shell import look_inside
+def _look_inside(
+    error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker, active: ActiveSnapshot
+) -> None:
+    from builder.ops.debug_shell import look_inside
 
-        look_inside(error, spec, root, worker)
+    worker.store.snapshots.renew_work_dir(active)
+    look_inside(error, spec, root, worker)
 
 
 def _run(op: ExecOp, output: Output, spec: ProcessSpec, root: RootMount) -> ExitStatus:
