@@ -132,7 +132,7 @@ def _start(state: StageState) -> None:
 def _inherit(state: StageState, scope: Scope, default: Platform) -> None:
     """Start the stage from its base: another stage, an image, a directory or nothing."""
     state.no_cache = _ignores_cache(scope.options, state.name)
-    state.names_platform = len(scope.options.platforms) > 1
+    state.names_platform = scope.options.multi_platform
     if state.base is not None:
         base = state.base
         state.platform = base.platform

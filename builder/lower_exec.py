@@ -45,7 +45,7 @@ def lower_run(run: RunInstruction, step: Step) -> None:
         mounts=tuple(mounts),
         network=options.network if run.network == "default" else run.network,
         security=run.security,
-        hostname=options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        hostname=options.hostname,
         extra_hosts=options.extra_hosts,
         shm_size=options.shm_size,
         ulimits=options.ulimits,

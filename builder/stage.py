@@ -56,7 +56,7 @@ class StageState:
         self.step = 0
         self.steps = 0
         self.names_platform = False
-        """Whether the progress says which platform a step is for: when there are several."""
+        """Whether the progress says which platform a step is for: when the result is an index of platforms."""
         self.used: dict[str, Range] = {}
         """Where CMD, ENTRYPOINT and HEALTHCHECK were last set in this stage."""
         self.workdir_set = False

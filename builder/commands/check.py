@@ -12,14 +12,13 @@ from builder.check_run import ALL_RULES, AssumedImages, Report, Subject, check
 from builder.commands import Environment, build_options
 from builder.context import BuildContext
 from builder.errors import BuildError, UsageError
-from builder.image.platform import host_platform
+from builder.image.platform import host_platform, platform_value
 from builder.resolver import StoreResolver
 from builder.rewrite import replace_file
 from cache.errors import CacheError
 from cache.store import Store
 from grammar.errors import nearest
 from grammar.lint_fix import fix
-from grammar.platforms import Platform
 
 _ROUNDS = 3
 """A fix may show the next thing to fix; it never takes more rounds than this."""
@@ -68,11 +67,8 @@ def _rule_names(words: list[str]) -> frozenset[str]:
 def _check(args: argparse.Namespace, env: Environment, context: BuildContext, names: frozenset[str]) -> Report:
     options = build_options.plan_options(args, env)
     subject = Subject(context.dockerfile, context.source, context.local("context").matcher)
-    system, _, architecture = host_platform().partition("/")
-    architecture, _, variant = architecture.partition("/")
     with _images(options.named_contexts, env) as resolver:
-        host = Platform(system, architecture, variant)
-        return check(subject, options, resolver, host=host, rule_names=names)
+        return check(subject, options, resolver, host=platform_value(host_platform()), rule_names=names)
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from builder.errors import UsageError
+from builder.frontend_options import read_options
 from grammar.gitref import parse_git_ref
 from grammar.ignore import IgnoreMatcher, MatchState, read_patterns
 from grammar.mount_flag import MountFlag, parse_device, parse_mount
@@ -196,6 +198,24 @@ def run_gitrefs(cases_dir: Path) -> Outcome:
         different = different or refusal(case["error"] if is_git else None, error, "error")
         got = as_json.git_ref(found) if found is not None else None
         yield case["id"], different or difference(case["ref"], got, "ref")
+
+
+def run_buildopts(cases_dir: Path) -> Outcome:
+    for case in table(cases_dir, "buildopts")["cases"]:
+        yield case["id"], _options_difference(case)
+
+
+def _options_difference(case: Case) -> str | None:
+    try:
+        options = read_options(case["opts"], HOST)
+    except UsageError as error:
+        return None if case["error"] else f"error: got {str(error)!a}, expected none"
+    if case["error"]:
+        return f"error: got no error, expected {case['error']!a:.200}"
+    expected = {**case["result"], "extra_hosts": as_json.extra_hosts(case["result"]["extra_hosts"])}
+    got = as_json.frontend_options(options)
+    found = difference(expected, got, "result")
+    return found or (None if expected == got else f"result: got {got!a}, expected {expected!a}")
 
 
 def run_values(cases_dir: Path) -> Outcome:
