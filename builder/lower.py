@@ -138,7 +138,7 @@ def _inherit(state: StageState, scope: Scope, default: Platform) -> None:
         state.platform = base.platform
         state.vertex = _rooted(base, scope)
         state.image = _image(base).derive()
-        state.env = dict(base.env)
+        state.inherit_env(base)
         state.cwd = base.cwd
         state.build_args = list(base.build_args)
         state.workdir_set = base.workdir_set
