@@ -111,7 +111,7 @@ def _lower_stage(state: StageState, scope: Scope, default: Platform) -> None:
             return
         _start(state)
     for command in state.commands:
-        with at(command.location):
+        with scope.checks.collecting(), at(command.location):
             _dispatch(Step(command, state, scope))
 
 

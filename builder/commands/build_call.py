@@ -64,5 +64,5 @@ def _check(args: argparse.Namespace, env: Environment) -> int:
     for name, value in vars(args).items():
         if name != "context" and hasattr(checked, name):
             setattr(checked, name, value)
-    checked.format = args.call.format
+    checked.format = "buildx" if args.call.format == "text" else args.call.format
     return int(check.run(checked, env))

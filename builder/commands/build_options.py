@@ -11,6 +11,7 @@ from builder import resources
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.frontend_options import BUILD_ARG, LABEL, read_options
+from builder.frontend_values import read_platforms
 from builder.image.platform import host_platform, platform_value
 from builder.options import BuildOptions, SecretSource
 
@@ -108,7 +109,7 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         raise UsageError(
             "attestations are not made", hint="leave out BUILDKIT_ATTEST_SBOM and BUILDKIT_ATTEST_PROVENANCE"
         )
-    platforms = list(dict.fromkeys(map(str, given.target_platforms)))
+    platforms = list(map(str, given.target_platforms))
     return BuildOptions(
         context=args.context,
         dockerfile=args.file,
@@ -154,11 +155,10 @@ def attributes(args: argparse.Namespace, env: Environment) -> dict[str, str]:
 
 def _platforms(words: Sequence[str]) -> list[str]:
     """Every --platform once; `local` is this machine's."""
-    return list(
-        dict.fromkeys(
-            host_platform() if each.lower() == "local" else each for word in words for each in word.split(",")
-        )
-    )
+    named = [host_platform() if each.lower() == "local" else each for word in words for each in word.split(",")]
+    if len(named) < 2:
+        return named
+    return list(dict.fromkeys(map(str, read_platforms(",".join(named), platform_value(host_platform())))))
 
 
 def _joined(words: Iterable[str]) -> str:
