@@ -9,6 +9,7 @@ import base64
 import json
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 from builder import __version__
 from builder.check_run import Entry, Report
@@ -40,9 +41,11 @@ def _place(entry: Entry, filename: str) -> str:
     return f"{filename}:{caret.start_line}{column}" if entry.range.start_line else filename
 
 
-def _one_line(text: str) -> str:
-    """Text that any terminal can take."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text)
+def _one_line(text: str, keep: str = "") -> str:
+    """Text that any terminal can take; the characters in `keep` stay as they are."""
+    return "".join(
+        char if char.isprintable() or char in keep else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def _summary(report: Report) -> str:
@@ -110,13 +113,14 @@ def sarif_report(report: Report) -> str:
     ids = [rule["id"] for rule in rules]
     driver = {"name": "pybuild", "version": __version__, "rules": rules}
     results = [_result(entry, report.filename, ids) for entry in report.entries]
-    document = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+    run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
+    document = {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
     return json.dumps(document, indent=2) + "\n"
 
 
 def _result(entry: Entry, filename: str, ids: list[str]) -> dict[str, Any]:
     name = entry.rule.name if entry.rule else _ERROR_ID
-    place: dict[str, Any] = {"artifactLocation": {"uri": filename}}
+    place: dict[str, Any] = {"artifactLocation": {"uri": quote(filename)}}
     if entry.range.start_line:
         place["region"] = {"startLine": entry.range.start_line, "endLine": entry.range.end_line}
         if entry.caret.start_column:
@@ -154,4 +158,43 @@ def _escaped(text: str, more: Iterable[str] = "") -> str:
     return text
 
 
-FORMATS = {"text": text_report, "json": json_report, "sarif": sarif_report, "github": github_report}
+def buildx_report(report: Report) -> str:
+    """What `docker buildx build --call=check` prints: a count, and every finding with the lines around it."""
+    findings = [entry for entry in report.entries if entry.rule]
+    errors = [entry for entry in report.entries if not entry.rule]
+    source = report.source.decode("utf-8", "surrogateescape").split("\n")
+    text = ""
+    if findings:
+        counted = "1 warning has" if len(findings) == 1 else f"{len(findings)} warnings have"
+        text = f"Check complete, {counted} been found!\n"
+    for entry in findings:
+        url = f" - {entry.rule.url}" if entry.rule and entry.rule.url else ""
+        text += f"\nWARNING: {entry.rule.name if entry.rule else ''}{url}\n{_one_line(entry.message)}\n"
+        text += _surroundings(source, entry.range, report.filename)
+    for entry in errors:
+        text += ("\n" if text else "") + f"ERROR: {_one_line(entry.message)}\n"
+        text += _surroundings(source, entry.range, report.filename)
+    return text or "Check complete, no warnings found.\n"
+
+
+def _surroundings(source: list[str], place: Range, filename: str) -> str:
+    """The lines of a place, marked, between some before and after them; a single line gets more."""
+    if not 1 <= place.start_line <= len(source):
+        return ""
+    first, last = place.start_line, min(max(place.end_line, place.start_line), len(source))
+    wanted, shown = 4 if first == last else 2, range(first, last + 1)
+    while wanted > 0:
+        wanted -= 1 + (first > 1) + (last < len(source))
+        first, last = max(first - 1, 1), min(last + 1, len(source))
+    rows = [f" {line:3d} | {'>>>' if line in shown else '   '} {source[line - 1]}" for line in range(first, last + 1)]
+    rule = "-" * 20
+    return "".join(f"{_one_line(row, keep=chr(9))}\n" for row in (f"{filename}:{shown[0]}", rule, *rows, rule))
+
+
+FORMATS = {
+    "text": text_report,
+    "buildx": buildx_report,
+    "json": json_report,
+    "sarif": sarif_report,
+    "github": github_report,
+}

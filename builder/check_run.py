@@ -126,15 +126,18 @@ def _evaluate(
     subject: Subject, options: BuildOptions, resolver: SourceResolver, *, host: Platform, linter: Linter
 ) -> list[Entry]:
     """The errors; findings go to the linter."""
+    errors: list[BuildError | DockerfileError] = []
     try:
         dockerfile = parse(subject.source, filename=subject.filename, linter=linter)
         lint_hadolint.check_dockerfile(dockerfile, linter)
-        lower_for_findings(dockerfile, options, resolver, host=host, checks=Checks(linter, subject.ignored))
-    except DockerfileError as error:
-        return _from_dockerfile(error, subject)
-    except BuildError as error:
-        return [_from_build(error, subject)]
-    return []
+        lower_for_findings(dockerfile, options, resolver, host=host, checks=Checks(linter, subject.ignored, errors))
+    except (DockerfileError, BuildError) as error:
+        errors.append(error)
+    return [entry for error in errors for entry in _from_error(error, subject)]
+
+
+def _from_error(error: BuildError | DockerfileError, subject: Subject) -> list[Entry]:
+    return _from_dockerfile(error, subject) if isinstance(error, DockerfileError) else [_from_build(error, subject)]
 
 
 def _from_findings(findings: Iterable[Finding], subject: Subject, level: str) -> list[Entry]:
@@ -159,7 +162,7 @@ def _from_dockerfile(error: DockerfileError, subject: Subject) -> list[Entry]:
 def _from_build(error: BuildError, subject: Subject) -> Entry:
     location = error.location
     place = Range(location.start_line, location.end_line) if location is not None else _NOWHERE
-    located = DockerfileError(str(error), range=place)
+    located = DockerfileError(str(error), range=place, subject=getattr(error.__cause__, "subject", ""))
     if location is not None:
         located.located(place, source=subject.source.decode("utf-8", "surrogateescape"))
     return Entry("error", None, str(error), place, located.caret or place, error.hint or "")

@@ -35,6 +35,8 @@ class ImageConfig:
         self.base_history: tuple[dict[str, Any], ...] = tuple(document.get("history") or ())
         self.base_layers = base_layers
         self.history: list[HistoryEntry] = []
+        self._places: dict[str, int] | None = None
+        """Where in Env each variable is, once one was set here."""
 
     @classmethod
     def scratch(cls, platform: Platform) -> ImageConfig:
@@ -94,22 +96,21 @@ class ImageConfig:
         if system == "windows" or any(entry.partition("=")[0] == "PATH" for entry in self.env):
             return
         self.config["Env"] = [*self.env, "PATH=" + DEFAULT_PATH]
+        self._places = None
 
     def set_env(self, pairs: Sequence[tuple[str, str]]) -> None:
         """ENV: a variable that is set again keeps its place."""
-        env = self.env
-        places = {entry.partition("=")[0]: index for index, entry in enumerate(env)}
+        if self._places is None:
+            self.config["Env"] = self.env
+            self._places = {entry.partition("=")[0]: index for index, entry in enumerate(self.env)}
+        env = self.config["Env"]
         for key, value in pairs:
-            if key in places:
-                env[places[key]] = f"{key}={value}"
-            else:
-                places[key] = len(env)
-                env.append(f"{key}={value}")
-        self.config["Env"] = env
+            place = self._places.setdefault(key, len(env))
+            env[place : place + 1] = [f"{key}={value}"]
         self.commit("ENV" + _pairs_text(pairs))
 
     def set_labels(self, pairs: Sequence[tuple[str, str]]) -> None:
-        self.config["Labels"] = {**(self.config.get("Labels") or {}), **dict(pairs)}
+        self._mapping("Labels").update(pairs)
         self.commit("LABEL" + _pairs_text(pairs))
 
     def set_cmd(self, argv: Sequence[str] | None) -> None:
@@ -154,13 +155,13 @@ class ImageConfig:
         self.commit("MAINTAINER " + name)
 
     def expose(self, ports: Sequence[str]) -> None:
-        self.config["ExposedPorts"] = {**(self.config.get("ExposedPorts") or {}), **{port: {} for port in ports}}
+        self._mapping("ExposedPorts").update((port, {}) for port in ports)
         self.commit("EXPOSE " + gofmt.plain_list(ports))
 
     def add_volumes(self, volumes: Sequence[str]) -> None:
         if "" in volumes:
             raise BuildError("VOLUME specified can not be an empty string")
-        self.config["Volumes"] = {**(self.config.get("Volumes") or {}), **{volume: {} for volume in volumes}}
+        self._mapping("Volumes").update((volume, {}) for volume in volumes)
         self.commit("VOLUME " + gofmt.plain_list(volumes))
 
     def set_healthcheck(self, test: Sequence[str], times: Mapping[str, int], retries: int) -> None:
@@ -175,7 +176,9 @@ class ImageConfig:
 
     def add_trigger(self, expression: str) -> None:
         """ONBUILD: kept in the config, without a line of history."""
-        self.config["OnBuild"] = [*self.triggers, expression]
+        if not self.config.get("OnBuild"):
+            self.config["OnBuild"] = []
+        self.config["OnBuild"].append(expression)
 
     def set_platform(self, platform: Platform) -> None:
         """--platform: the image says that it is for the platform that was asked for."""
@@ -201,7 +204,14 @@ class ImageConfig:
     def add_build_labels(self, labels: Mapping[str, str]) -> None:
         """--label: set last, in no history."""
         if labels:
-            self.config["Labels"] = {**(self.config.get("Labels") or {}), **labels}
+            self._mapping("Labels").update(labels)
+
+    def _mapping(self, name: str) -> dict[str, Any]:
+        """A field that is an object; this document has its own copy of it."""
+        if not self.config.get(name):
+            self.config[name] = {}
+        found: dict[str, Any] = self.config[name]
+        return found
 
 
 def _pairs_text(pairs: Sequence[tuple[str, str]]) -> str:

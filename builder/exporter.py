@@ -15,7 +15,7 @@ from builder.export.spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
 from builder.image.names import ImageName, parse_names
 from builder.image.stored import chain_id_of, put_document, tag_image
-from cache.descriptor import MEDIA_MANIFEST, Descriptor
+from cache.descriptor import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.snapshot import EMPTY
@@ -41,6 +41,12 @@ class Exported(NamedTuple):
     names: tuple[str, ...] = ()
     descriptor: Descriptor | None = None
     target: str = ""
+
+    @property
+    def config_id(self) -> str:
+        """The digest of the image's config; "" where the result is an index, or no image."""
+        is_index = self.descriptor is not None and self.descriptor.media_type == MEDIA_INDEX
+        return "" if is_index or len(self.image_ids) != 1 else str(self.image_ids[0])
 
 
 def export_targets(
@@ -143,7 +149,9 @@ def _to_archive(
     for target, output in outputs.items():
         names = parse_names(output.names)
         packed = [_pack(store, image, output, default="gzip") for image in groups[target]]
-        archive = plan_archive(packed, names, output.annotations, docker=output.type == "docker")
+        archive = plan_archive(
+            packed, names, output.annotations, docker=output.type == "docker", index=output.needs_index
+        )
         archives.append(archive._replace(target=target))
         found.append(_exported(archive.descriptor, packed, names)._replace(target=target))
     if output.tar:
@@ -168,7 +176,7 @@ def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) 
 
 def _exported(descriptor: Descriptor, packed: Sequence[PackedImage], names: Sequence[ImageName]) -> Exported:
     ids = tuple([image.manifest.config.digest for image in packed])
-    if len(ids) == 1:
+    if descriptor.media_type != MEDIA_INDEX:
         marks = {"config.digest": str(ids[0]), **(descriptor.annotations or {})}
         descriptor = descriptor._replace(annotations=marks)
     return Exported(str(descriptor.digest), ids, tuple([str(name) for name in names]), descriptor)
@@ -201,7 +209,7 @@ def _to_tar(store: Store, groups: Mapping[str, Sequence[ImageInput]], output: Ou
 
 def _prefixes(images: Sequence[ImageInput], output: OutputSpec) -> list[str]:
     """A directory for each platform (`linux_arm_v7/`) when there are several, or when the output says so."""
-    split = len(images) > 1 if output.platform_split is None else output.platform_split
+    split = output.needs_index or len(images) > 1 if output.platform_split is None else output.platform_split
     if not split and len(images) > 1:
         raise UsageError("several platforms cannot share one tree", hint="leave out platform-split=false")
     return [image.planned.platform.replace("/", "_") + "/" if split else "" for image in images]

@@ -6,12 +6,10 @@ Source: BuildKit, `# check=error=true`.
 from __future__ import annotations
 
 from builder.errors import BuildError, Location
+from builder.frontend_options import CHECK_ARG
 from builder.options import BuildOptions
 from builder.plan import PlanWarning
 from grammar.lint import Linter, file_config, parse_check
-
-CHECK_ARG = "BUILDKIT_DOCKERFILE_CHECK"
-"""The build argument that stands in for the file's own `# check=`."""
 
 
 def make_linter(source: bytes, options: BuildOptions) -> Linter:

@@ -14,6 +14,7 @@ from typing import Any
 from builder import codec
 from builder.context import BuildContext
 from builder.errors import BuildError
+from builder.image.platform import platform_value
 from builder.options import BuildOptions
 from builder.plan import GitSourceOp, HttpSourceOp, Plan
 from builder.redact import redact
@@ -82,7 +83,7 @@ def _recall(stored: bytes | None, resolver: StoreResolver) -> Plan | None:
 def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: str) -> Plan:
     from builder.variants import merge, variants
 
-    own = _platform(host)
+    own = platform_value(host)
     return merge([_lower_one(context, each, resolver, own) for each in variants(options, own)])
 
 
@@ -104,8 +105,3 @@ def _has_secrets(plan: Plan) -> bool:
     urls = [op.url for op in ops if isinstance(op, HttpSourceOp)]
     urls += [op.remote for op in ops if isinstance(op, GitSourceOp)]
     return any(redact(url) != url for url in urls)
-
-
-def _platform(text: str) -> Platform:
-    system, architecture, *variant = text.split("/")
-    return Platform(system, architecture, "".join(variant))

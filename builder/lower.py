@@ -111,7 +111,7 @@ def _lower_stage(state: StageState, scope: Scope, default: Platform) -> None:
             return
         _start(state)
     for command in state.commands:
-        with at(command.location):
+        with scope.checks.collecting(), at(command.location):
             _dispatch(Step(command, state, scope))
 
 
@@ -132,13 +132,13 @@ def _start(state: StageState) -> None:
 def _inherit(state: StageState, scope: Scope, default: Platform) -> None:
     """Start the stage from its base: another stage, an image, a directory or nothing."""
     state.no_cache = _ignores_cache(scope.options, state.name)
-    state.names_platform = len(scope.options.platforms) > 1
+    state.names_platform = scope.options.multi_platform
     if state.base is not None:
         base = state.base
         state.platform = base.platform
         state.vertex = _rooted(base, scope)
         state.image = _image(base).derive()
-        state.env = dict(base.env)
+        state.inherit_env(base)
         state.cwd = base.cwd
         state.build_args = list(base.build_args)
         state.workdir_set = base.workdir_set

@@ -36,23 +36,23 @@ def lower_run(run: RunInstruction, step: Step) -> None:
     argv = with_shell(image, cmdline, run.shell) or ()
     for flag, source in zip(flags, step.command.sources, strict=True):
         mounts.append(lower_mount(flag, source, inputs, step))
-    masked = {**state.env, **{flag.env: "****" for flag in flags if flag.type == "secret" and flag.env}}
+    secrets = {flag.env: "****" for flag in flags if flag.type == "secret" and flag.env}
     op = ExecOp(
         argv=argv,
-        env=tuple(f"{key}={value}" for key, value in state.env.items()),
+        env=state.environ,
         cwd=state.cwd,
         user=image.user,
         mounts=tuple(mounts),
         network=options.network if run.network == "default" else run.network,
         security=run.security,
-        hostname=options.build_args.get("BUILDKIT_SANDBOX_HOSTNAME", ""),
+        hostname=options.hostname,
         extra_hosts=options.extra_hosts,
         shm_size=options.shm_size,
         ulimits=options.ulimits,
         proxy_env=_proxy_env(step.scope),
         platform=normalize(state.platform).short if state.platform else "",
     )
-    name = step.name(step.scope.shown(run.original + summary, masked))
+    name = step.name(step.scope.shown(run.original + summary, {**state.env, **secrets} if secrets else state.env))
     state.vertex = step.add(op, tuple(inputs), name)
     image.commit("RUN " + _history_text(argv, state) + " # buildkit", layer=True)
 
@@ -103,6 +103,6 @@ def _history_text(argv: Sequence[str], state: StageState) -> str:
     """`|2 A=1 B=2 /bin/sh -c …`: the declared ARGs with the values that the command sees, then the command."""
     values: dict[str, str] = {}
     for key, value in state.build_args:
-        values[key] = f"{key}={state.env.get(key, value or '')}"
+        values[key] = state.entry(key, value or "")
     prefix = [f"|{len(values)}", *values.values()] if values else []
     return " ".join([*prefix, *argv])

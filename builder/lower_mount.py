@@ -32,8 +32,7 @@ def lower_mount(flag: MountFlag, source: StageState | None, inputs: list[int], s
     path = posixpath.normpath("/" + flag.source.lstrip("/"))
     mount = MountOp("bind", target, index, path, flag.read_only, mode=flag.mode, uid=flag.uid or 0, gid=flag.gid or 0)
     if flag.type == "cache":
-        namespace = step.scope.options.build_args.get("BUILDKIT_CACHE_MOUNT_NS", "")
-        identity = f"{namespace}/{flag.id or posixpath.normpath(flag.target)}"
+        identity = f"{step.scope.options.cache_namespace}/{flag.id or posixpath.normpath(flag.target)}"
         return mount._replace(kind="cache", id=identity, sharing=flag.sharing or "shared")
     return mount
 

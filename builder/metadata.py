@@ -31,8 +31,8 @@ def _of_image(exported: Exported) -> dict[str, Any]:
         "containerimage.descriptor": exported.descriptor.to_json(),
         "containerimage.digest": exported.digest,
     }
-    if len(exported.image_ids) == 1:
-        document["containerimage.config.digest"] = str(exported.image_ids[0])
+    if exported.config_id:
+        document["containerimage.config.digest"] = exported.config_id
     if exported.names:
         document["image.name"] = ",".join(exported.names)
     return document
@@ -48,9 +48,9 @@ def write_metadata(path: str, exported: Sequence[Exported]) -> None:
 
 
 def image_ids(exported: Sequence[Exported]) -> list[str]:
-    """The id of each target's image: its config's digest, of an image for several platforms its index's."""
+    """The id of each target's image: its config's digest, of one under an index the index's."""
     found: dict[str, str] = {}
     for each in exported:
         if each.image_ids:
-            found.setdefault(each.target, str(each.image_ids[0]) if len(each.image_ids) == 1 else each.digest)
+            found.setdefault(each.target, each.config_id or each.digest)
     return list(found.values())

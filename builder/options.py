@@ -35,3 +35,8 @@ class BuildOptions(NamedTuple):
     """Every --target, when there are several; `target` is the one that is lowered."""
     platforms: tuple[str, ...] = ()
     """Every --platform, when there are several; `platform` is the one that is lowered."""
+    multi_platform: bool = False
+    """Whether the result is an index over platforms, be there one or several."""
+    hostname: str = ""
+    cache_namespace: str = ""
+    """What the ids of cache mounts begin with."""

@@ -31,8 +31,9 @@ def output_specs(
         specs.append(OutputSpec("image", names=tuple(tags)))
     if options.source_date_epoch is not None:
         specs = [spec._replace(rewrite_timestamp=True) for spec in specs]
-    if len(options.platforms) > 1:
+    if options.multi_platform:
         _check_platforms(specs)
+        specs = [spec._replace(needs_index=True) for spec in specs]
     return specs
 
 

@@ -6,11 +6,12 @@ Source: docker buildx build reference, --resource; docker build reference for --
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from builder.errors import UsageError
+from builder.frontend_options import read_resources
+from builder.frontend_values import Resources, cpu_set
 
 if TYPE_CHECKING:
     from builder.sandbox.spec import Limits
@@ -20,6 +21,8 @@ _SETS = ("cpuset-cpus", "cpuset-mems")
 _BOUNDS = {"cpu-shares": (2, 262144), "cpu-period": (1000, 1_000_000), "cpu-quota": (1000, 1 << 62)}
 """What the kernel takes (cgroup-v1/cpusets.rst, scheduler/sched-bwc.rst); times are microseconds."""
 NAMES = (*_SIZES, *_BOUNDS, *_SETS)
+_ATTRIBUTES = {name: name.replace("-", "") for name in NAMES} | {"memory-swap": "memswap"}
+"""What a frontend calls them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,23 +40,44 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def parse_limits(texts: Iterable[str]) -> Limits:
     """The limits of all --resource; of one that is said twice the last counts. Raises UsageError."""
-    from builder.sandbox.spec import Limits
+    return limits(read_resources(attributes(texts)))
 
-    found: dict[str, Any] = {}
+
+def attributes(texts: Iterable[str]) -> dict[str, str]:
+    """--resource as attributes of a frontend: sizes in bytes, names without their dashes. Raises UsageError."""
+    found: dict[str, str] = {}
     for text in texts:
         for field in _fields(text):
             name, equals, value = field.partition("=")
-            if name not in NAMES or not equals:
+            if name not in NAMES or not equals or not value:
                 known = ", ".join(NAMES)
                 raise UsageError(f'--resource "{field}" is not known', hint=f"write NAME=VALUE, NAME one of {known}")
-            found[name.replace("-", "_")] = _value(name, value)
-    limits = Limits(**found)
-    if limits.memory_swap is not None and limits.memory_swap != -1 and limits.memory_swap < (limits.memory or 1 << 62):
+            found[_ATTRIBUTES[name]] = _bytes(name, value) if name in _SIZES else value
+    return found
+
+
+def limits(given: Resources) -> Limits:
+    """What the sandbox is to set; UsageError for what the kernel would not take."""
+    from builder.sandbox.spec import Limits
+
+    for name, (low, high) in _BOUNDS.items():
+        value = getattr(given, _ATTRIBUTES[name])
+        if value and not low <= value <= high:
+            raise UsageError(f'{name} "{value}" is not a number from {low} to {high}')
+    if given.memswap and given.memswap != -1 and given.memswap < (given.memory or 1 << 62):
         raise UsageError(
             "--resource memory-swap is memory and swap together: it needs memory, and to be no less",
             hint="for example --resource memory=512m,memory-swap=1g",
         )
-    return limits
+    return Limits(
+        given.memory or None,
+        given.memswap or None,
+        given.cpushares or None,
+        given.cpuperiod or None,
+        given.cpuquota or None,
+        cpu_set(given.cpusetcpus, "cpuset-cpus"),
+        cpu_set(given.cpusetmems, "cpuset-mems"),
+    )
 
 
 def _fields(text: str) -> list[str]:
@@ -66,31 +90,13 @@ def _fields(text: str) -> list[str]:
     return rows[0] if rows else []
 
 
-def _value(name: str, value: str) -> int | str:
-    if name in _SETS:
-        if not re.fullmatch(r"\d+(-\d+)?(,\d+(-\d+)?)*", value):
-            raise UsageError(f'{name} "{value}" is not a list of numbers', hint='for example 0-2, or quoted: "0,2"')
-        return value
-    if name in _SIZES:
-        return _size(name, value)
-    low, high = _BOUNDS[name]
-    if value == "-1" and name == "cpu-quota":
-        return -1
-    if not (value.isascii() and value.isdecimal() and low <= int(value) <= high):
-        raise UsageError(f'{name} "{value}" is not a number from {low} to {high}')
-    return int(value)
-
-
-def _size(name: str, value: str) -> int:
+def _bytes(name: str, value: str) -> str:
     if value == "-1" and name == "memory-swap":
-        return -1
+        return value
     from grammar.errors import DockerfileError
     from grammar.values import parse_size
 
     try:
-        size = parse_size(value)
+        return str(parse_size(value))
     except DockerfileError as error:
         raise UsageError(f'{name} "{value}" is not a size', hint="for example 512m or 2g") from error
-    if size <= 0:
-        raise UsageError(f'{name} "{value}" is not more than nothing')
-    return size

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
+from builder.errors import BuildError
 from builder.options import BuildOptions
 from builder.plan import LocalSourceOp, Vertex
 from grammar.errors import DockerfileError
@@ -18,6 +20,18 @@ class Checks(NamedTuple):
 
     linter: Linter
     ignored: IgnoreMatcher | None = None
+    errors: list[BuildError | DockerfileError] | None = None
+    """What is wrong with single instructions, where they are all wanted; None: the first is raised."""
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Note an error and go on, if errors are collected."""
+        try:
+            yield
+        except (BuildError, DockerfileError) as error:
+            if self.errors is None:
+                raise
+            self.errors.append(error)
 
 
 class Scope:

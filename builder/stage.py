@@ -50,13 +50,15 @@ class StageState:
         self.no_cache = False
         self.image: ImageConfig | None = None
         self.env: dict[str, str] = {}
+        self._entries: dict[str, str] = {}
+        self._environ: tuple[str, ...] | None = None
         self.cwd = "/"
         self.build_args: list[tuple[str, str | None]] = []
         self.vertex = SCRATCH
         self.step = 0
         self.steps = 0
         self.names_platform = False
-        """Whether the progress says which platform a step is for: when there are several."""
+        """Whether the progress says which platform a step is for: when the result is an index of platforms."""
         self.used: dict[str, Range] = {}
         """Where CMD, ENTRYPOINT and HEALTHCHECK were last set in this stage."""
         self.workdir_set = False
@@ -78,6 +80,24 @@ class StageState:
         """A variable that is set again is the newest."""
         self.env.pop(key, None)
         self.env[key] = value
+        self._entries.pop(key, None)
+        self._entries[key] = f"{key}={value}"
+        self._environ = None
+
+    def entry(self, key: str, default: str) -> str:
+        """NAME=VALUE of one variable."""
+        return self._entries.get(key) or f"{key}={default}"
+
+    def inherit_env(self, base: StageState) -> None:
+        """Start with the variables that `base` ended with."""
+        self.env, self._entries, self._environ = dict(base.env), dict(base._entries), base._environ
+
+    @property
+    def environ(self) -> tuple[str, ...]:
+        """The variables as NAME=VALUE, one tuple for all steps up to the next change: there can be many of both."""
+        if self._environ is None:
+            self._environ = tuple(self._entries.values())
+        return self._environ
 
     @property
     def prefix(self) -> str:

@@ -159,8 +159,33 @@ class _Expression:
 
 
 def _is_well_formed(pattern: str) -> bool:
-    """Whether a shell-style matcher accepts `pattern`: brackets closed and not empty, escapes not at the end."""
-    return all(_is_well_formed_chunk(chunk) for chunk in _chunks(pattern))
+    """Whether Go's shell-style matcher accepts `pattern`: brackets closed and not empty, escapes not at the end.
+
+    It is asked about the name `.`, and gives up at the first part between stars that does not fit: what is wrong in
+    the parts behind it stays unseen."""
+    for chunk in filter(None, _chunks(pattern)):
+        if not _is_well_formed_chunk(chunk):
+            return False
+        if not _matches_dot(chunk):
+            break
+    return True
+
+
+def _matches_dot(chunk: str) -> bool:
+    """Whether a part that is well formed is one element that takes a dot."""
+    if not chunk.startswith("["):
+        return chunk in (".", "?", "\\.")
+    if _behind_brackets(chunk, 1) != len(chunk):
+        return False
+    found, position = False, 1 + chunk.startswith("^", 1)
+    while position < len(chunk) - 1:
+        end = _behind_range_end(chunk, position)
+        low = high = chunk[end - 1]
+        if chunk.startswith("-", end):
+            end = _behind_range_end(chunk, end + 1)
+            high = chunk[end - 1]
+        found, position = found or low <= "." <= high, end
+    return found != chunk.startswith("^", 1)
 
 
 def _chunks(pattern: str) -> list[str]:

@@ -17,7 +17,8 @@ from grammar.characters import replace_undecodable
 MAX_TRIES = 10**6
 """Ways to spread the stars of a pattern over a path; with more, Python's engine may take too long."""
 
-_ESCAPED_LITERALS = frozenset(".+()|{}$")
+_ESCAPED_LITERALS = frozenset(".+()$")
+"""moby means to escape `|`, `{` and `}` as well, but its table has no room for them: they keep their meaning."""
 _ANY_DIRECTORIES = "(.*/)?"
 _PERL_CLASSES = {
     "d": "0-9",
@@ -47,6 +48,9 @@ _CONTROLS = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _ASSERTIONS = {"A": r"\A", "z": r"\Z", "b": r"(?a:\b)", "B": r"(?a:\B)"}
 _POSIX = re.compile(r"\[:(\^?)(\w+):\]")
 _HEX = re.compile(r"([0-9A-Fa-f]{2})|\{([0-9A-Fa-f]{1,6})\}")
+_COUNT = re.compile(r"\{(0|[1-9][0-9]*)(,(0|[1-9][0-9]*)?)?\}")
+_MAX_COUNT = 1000
+_MAX_STATES = 1 << 14
 _OCTAL = re.compile("[0-7]{0,2}")
 _LONG_OCTAL = re.compile("[0-7]{1,2}")
 
@@ -56,10 +60,14 @@ class BadPatternError(ValueError):
 
 
 class Atom(NamedTuple):
-    """One step of an expression in Python's syntax; `kind` is "one", "many", "assertion" or "directories"."""
+    """One step of an expression in Python's syntax; `kind` is "one", "many", "repeated", "assertion" or "directories".
+
+    What is repeated is so from `low` to `high` times; None is any number."""
 
     kind: str
     text: str
+    low: int = 1
+    high: int | None = 1
 
 
 def go_expression(pattern: str) -> str:
@@ -86,15 +94,33 @@ _TRANSLATED = {"*": "[^/]*", "?": "[^/]"}
 
 def compile_go(expression: str) -> Callable[[str], bool]:
     """A test for whole paths. Raises BadPatternError."""
-    atoms = _Translator(expression).atoms()
-    stars = sum(atom.kind in ("many", "directories") for atom in atoms)
+    alternatives = [*map(_one_of, _padded(_Translator(expression)))]
+    return alternatives[0] if len(alternatives) == 1 else lambda path: any(test(path) for test in alternatives)
+
+
+def _padded(translator: _Translator) -> list[list[Atom]]:
+    """The expression's anchors belong to its first and its last alternative: where one has none, anything may be."""
+    anything = [Atom("many", r"[\s\S]*")]
+    alternatives = translator.alternatives()
+    last = len(alternatives) - 1
+    return [
+        (anything if index or translator.is_open_start else [])
+        + atoms
+        + (anything if index < last or translator.is_open_end else [])
+        for index, atoms in enumerate(alternatives)
+    ]
+
+
+def _one_of(atoms: list[Atom]) -> Callable[[str], bool]:
+    stars = sum(atom.kind in ("many", "directories", "repeated") for atom in atoms)
     full_match = re.compile("".join(_python(atom) for atom in atoms)).fullmatch
-    if stars < 2 or any(atom.kind == "assertion" for atom in atoms):
+    is_repeated = any(atom.kind == "repeated" for atom in atoms)
+    if (stars < 2 and not is_repeated) or any(atom.kind == "assertion" for atom in atoms):
         return lambda path: full_match(replace_undecodable(path)) is not None
     positions = _PositionSet(atoms)
 
     def matches(path: str) -> bool:
-        if comb(len(path), stars) > MAX_TRIES:
+        if is_repeated or comb(len(path), stars) > MAX_TRIES:
             return positions.matches(path)
         return full_match(replace_undecodable(path)) is not None
 
@@ -102,6 +128,8 @@ def compile_go(expression: str) -> Callable[[str], bool]:
 
 
 def _python(atom: Atom) -> str:
+    if atom.kind == "repeated":
+        return f"{atom.text}{{{atom.low},{'' if atom.high is None else atom.high}}}"
     return "(?:.*/)?" if atom.kind == "directories" else atom.text
 
 
@@ -111,17 +139,50 @@ class _Translator:
     def __init__(self, expression: str) -> None:
         self.text = expression
         self.position = 0
+        self.is_open_start = False
+        """Whether a count has made the anchor in front optional."""
+        self.is_open_end = False
+        """Whether a last backslash has made a plain character of the anchor behind."""
 
-    def atoms(self) -> list[Atom]:
-        atoms: list[Atom] = []
+    def alternatives(self) -> list[list[Atom]]:
+        """What stands between bars; what a count may repeat is there from the start, the anchor of the whole."""
+        found: list[list[Atom]] = [[]]
+        is_repeatable = True
         while self.position < len(self.text):
-            if self.take(_ANY_DIRECTORIES):
-                atoms.append(Atom("directories", ""))
-            elif self.take("^"):
-                atoms.append(Atom("assertion", r"\A"))
-            else:
-                atoms.append(self.repeated())
-        return atoms
+            if self.take("|"):
+                found.append([])
+                is_repeatable = False
+                continue
+            if (count := self.count()) is not None:
+                if not is_repeatable:
+                    raise BadPatternError("a count has nothing to repeat")
+                found[-1][-1:] = [_counted(atom, *count) for atom in found[-1][-1:]]
+                self.is_open_start |= not found[0] and count[0] == 0
+                is_repeatable = False
+                continue
+            found[-1].append(self.atom())
+            is_repeatable = found[-1][-1].kind not in ("many", "directories")
+        repeated = (atom for atoms in found for atom in atoms if atom.kind == "repeated")
+        if sum(atom.high or atom.low for atom in repeated) > _MAX_STATES:
+            raise BadPatternError("counts are too large")
+        return found
+
+    def atom(self) -> Atom:
+        if self.take(_ANY_DIRECTORIES):
+            return Atom("directories", "")
+        return Atom("assertion", r"\A") if self.take("^") else self.repeated()
+
+    def count(self) -> tuple[int, int | None] | None:
+        """`{2}`, `{2,}` or `{2,4}`; braces around anything else are plain characters."""
+        match = _COUNT.match(self.text, self.position)
+        if match is None:
+            return None
+        self.position = match.end()
+        low = int(match[1][:5])
+        high = low if match[2] is None else int(match[3][:5]) if match[3] else None
+        if low > _MAX_COUNT or (high is not None and not low <= high <= _MAX_COUNT):
+            raise BadPatternError(f"count {match[0]} is not in order")
+        return low, high
 
     def take(self, text: str) -> bool:
         if not self.text.startswith(text, self.position):
@@ -139,6 +200,8 @@ class _Translator:
         char = self.next()
         if char == "[":
             text = self.char_class()
+        elif char == "\\" and self.position == len(self.text):
+            self.is_open_end, text = True, r"\$"
         elif char == "\\":
             name = self.next()
             if name in _ASSERTIONS:
@@ -205,6 +268,13 @@ class _Translator:
         return _PERL_CLASSES[name] if name in _PERL_CLASSES else self.escaped(name)
 
 
+def _counted(atom: Atom, low: int, high: int | None) -> Atom:
+    """The atom so many times; an assertion holds as often as it is asked, if it is asked at all."""
+    if atom.kind == "assertion":
+        return atom if low else Atom("assertion", "")
+    return Atom("repeated", atom.text, low, high)
+
+
 def _class_literal(char: str) -> str:
     return f"\\x{ord(char):02x}" if ord(char) < 0x80 else char
 
@@ -231,7 +301,7 @@ class _PositionSet:
         """`active` with the states that are reached without a character."""
         for index, state in enumerate(self.states):
             if active >> index & 1:
-                if state.kind in ("many", "enter"):
+                if state.kind in ("many", "enter", "optional"):
                     active |= 1 << index + 1
                 if state.kind == "enter":
                     active |= 1 << index + 2
@@ -242,7 +312,9 @@ class _PositionSet:
         moving = staying = 0
         for index, state in enumerate(self.states):
             fits = self.tests[index](char) is not None
-            moving |= ((fits and state.kind == "one") or (state.kind == "inside" and char == "/")) << index
+            moving |= (
+                (fits and state.kind in ("one", "optional")) or (state.kind == "inside" and char == "/")
+            ) << index
             staying |= (fits and state.kind in ("many", "inside")) << index
         self.steps[char] = moving, staying
         return moving, staying
@@ -255,4 +327,8 @@ def _one_character(state: Atom) -> str:
 
 def _states(atom: Atom) -> list[Atom]:
     """Optional directories are entered or skipped, and once entered left by a slash only."""
+    if atom.kind == "repeated":
+        more = [Atom("many", atom.text + "*")] if atom.high is None else []
+        optional = (atom.high or atom.low) - atom.low
+        return [Atom("one", atom.text)] * atom.low + [Atom("optional", atom.text)] * optional + more
     return [Atom("enter", "."), Atom("inside", ".*")] if atom.kind == "directories" else [atom]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -60,12 +60,22 @@ def fix(source: bytes, findings: Iterable[Finding]) -> tuple[bytes, list[Finding
     lines = source.decode("utf-8", "surrogateescape").split("\n")
     fixed: list[Finding] = []
     for node in reversed(ast.nodes):  # what is above keeps its lines
-        found = by_line.get(node.range.start_line, [])
+        found = [each for each in _within(node, by_line) if _is_about(each, node)]
         wanted = {each.rule for each in found}
         rows = slice(node.range.start_line - 1, node.range.end_line)
         lines[rows], done = _rewrite(lines[rows], [rule for rule in _FIXES if rule in wanted], style)
         fixed += [each for each in found if each.rule in done]
     return "\n".join(lines).encode("utf-8", "surrogateescape"), fixed
+
+
+def _within(node: AstNode, by_line: Mapping[int, list[Finding]]) -> Iterator[Finding]:
+    for number in range(node.range.start_line, node.range.end_line + 1):
+        yield from by_line.get(number, ())
+
+
+def _is_about(finding: Finding, node: AstNode) -> bool:
+    """A finding names an instruction by its first line, but for the one that names the last."""
+    return finding.range.start_line == node.range.start_line or finding.rule is rules.NO_EMPTY_CONTINUATION
 
 
 def _rewrite(lines: Lines, wanted: Iterable[Rule], style: _Style) -> tuple[Lines, set[Rule]]:
@@ -215,6 +225,17 @@ def _same_ports(before: AstNode, after: AstNode, _style: _Style) -> bool:
     ]
 
 
+def _without_empty_lines(node: AstNode, lines: Lines, _style: _Style) -> Iterator[Lines]:
+    """The lines without empty ones, those of heredocs aside."""
+    body = sum(heredoc.content.count("\n") + 1 for heredoc in node.heredocs)
+    head, rest = lines[: len(lines) - body], lines[len(lines) - body :]
+    yield [line for line in head if line.strip(WHITE_SPACE)] + rest
+
+
+def _same_but_lines(before: AstNode, after: AstNode, _style: _Style) -> bool:
+    return replace(before, range=after.range) == after
+
+
 class _Fix(NamedTuple):
     """How findings of a rule are fixed: candidates for the lines, the first of which is taken that means the same."""
 
@@ -230,6 +251,7 @@ _FIXES: dict[Rule, _Fix] = {
     rules.STAGE_NAME_CASING: _Fix(("FROM",), _stage_name_casing, _same_stage),
     rules.LEGACY_KEY_VALUE_FORMAT: _Fix(("ENV", "LABEL"), _key_equals_value, _same_value),
     rules.MAINTAINER_DEPRECATED: _Fix(("MAINTAINER",), _authors_label, _is_authors_label),
+    rules.NO_EMPTY_CONTINUATION: _Fix((), _without_empty_lines, _same_but_lines),
     rules.EXPOSE_PROTO_CASING: _Fix(("EXPOSE",), _protocol_casing, _same_ports),
 }
 """In this order: how AS is cased depends on FROM."""

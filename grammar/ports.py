@@ -6,7 +6,6 @@ It does not know variables: the words are expanded already.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from grammar.characters import quoted, to_lower
@@ -44,11 +43,6 @@ class PortSpec(NamedTuple):
                 raise DockerfileError(f"port {quoted(self.word)} has two ranges of different length", subject=self.word)
         protocol = to_lower(self.protocol)
         return [f"{number}/{protocol}" for number in range(first, last + 1)]
-
-
-def parse_ports(words: Sequence[str]) -> list[str]:
-    """The ports of all words, in the given order. Raises DockerfileError."""
-    return [port for word in words for port in split_port(word).ports()]
 
 
 def split_port(word: str) -> PortSpec:

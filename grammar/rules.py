@@ -60,6 +60,7 @@ NO_EMPTY_CONTINUATION = Rule(
     bad="FROM alpine\nRUN apk add \\\n\n    curl\n",
     good="FROM alpine\nRUN apk add \\\n    # to fetch sources\n    curl\n",
     url=_PAGES + "no-empty-continuation/",
+    is_fixable=True,
 )
 CONSISTENT_INSTRUCTION_CASING = Rule(
     "ConsistentInstructionCasing",

@@ -44,15 +44,6 @@ def parse(source: bytes, *, filename: str = "Dockerfile", linter: Linter | None 
     )
 
 
-def parse_all_errors(source: bytes, *, filename: str = "Dockerfile") -> list[DockerfileError]:
-    """Everything that `parse` refuses in `source`, located; first the error that it raises. At most MAX_ERRORS."""
-    try:
-        parse(source, filename=filename)
-    except DockerfileError as error:
-        return [error, *error.others]
-    return []
-
-
 def parse_trigger(text: str) -> Instruction:
     """The instruction in one ONBUILD trigger of a base image, with the backslash as escape, whatever the file has
     that it is in or used by. Raises DockerfileError, also for FROM."""

@@ -12,13 +12,12 @@ from builder.commands import Environment, build, build_options
 from builder.contexts.opening import Source, open_context
 from builder.errors import BuildError
 from builder.fetcher import Fetcher
-from builder.image.platform import host_platform
+from builder.image.platform import host_platform, platform_value
 from builder.outline import Outline, outline, targets
 from builder.outline_text import outline_json, outline_text, targets_json, targets_text
 from builder.resolver import StoreResolver
 from cache.store import Store
 from grammar.nodes import Dockerfile
-from grammar.platforms import Platform, parse_platform
 from grammar.stages import parse
 
 
@@ -36,7 +35,7 @@ def run_call(args: argparse.Namespace, env: Environment) -> int:
             return 0
         # An image that the store does not have is taken to exist: nothing is pulled for a question.
         images = AssumedImages((), StoreResolver(store, options.named_contexts, cwd=env.cwd))
-        host = parse_platform(host_platform(), Platform("linux", ""))
+        host = platform_value(host_platform())
         try:
             found = outline(dockerfile, options, images, host=host)
         except BuildError as error:
@@ -65,5 +64,5 @@ def _check(args: argparse.Namespace, env: Environment) -> int:
     for name, value in vars(args).items():
         if name != "context" and hasattr(checked, name):
             setattr(checked, name, value)
-    checked.format = args.call.format
+    checked.format = "buildx" if args.call.format == "text" else args.call.format
     return int(check.run(checked, env))

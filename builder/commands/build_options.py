@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from builder import resources
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
+from builder.frontend_options import BUILD_ARG, LABEL, read_options
+from builder.frontend_values import read_platforms
+from builder.image.platform import host_platform, platform_value
 from builder.options import BuildOptions, SecretSource
 
 CALLS = ("build", "check", "outline", "targets")
@@ -93,7 +96,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pull", action="store_true", help=pull)
     add("--no-cache", action="store_true", help="run every instruction")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
-    add("--network", default="default", choices=("default", "none", "host"), help="the network of RUN")
+    add("--network", default="default", metavar="MODE", help="the network of RUN: default, none or host")
     add("--add-host", action="append", default=[], metavar="HOST:IP", help="add a line to /etc/hosts of RUN")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm of RUN")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN")
@@ -101,39 +104,98 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
 
 def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
     """The options of `add_plan_arguments` as values. Raises UsageError for one that is malformed."""
-    build_args = _build_args(args.build_arg, env)
-    epoch = build_args.get("SOURCE_DATE_EPOCH") or None
-    if epoch is not None and not epoch.isdecimal():
-        raise UsageError(f'SOURCE_DATE_EPOCH "{epoch}" is not a number of seconds since 1970')
-    platforms = _platforms(args.platform)
+    given = read_options(attributes(args, env), platform_value(host_platform()))
+    if any(fields.get("disabled", "").lower() != "true" for fields in given.attestations.values()):
+        raise UsageError(
+            "attestations are not made", hint="leave out BUILDKIT_ATTEST_SBOM and BUILDKIT_ATTEST_PROVENANCE"
+        )
+    platforms = list(map(str, given.target_platforms))
     return BuildOptions(
         context=args.context,
         dockerfile=args.file,
-        target=args.target[0] if args.target else "",
-        build_args=build_args,
-        labels=dict(_pair(text, "--label") for text in args.label),
+        target=given.target,
+        build_args=given.build_args,
+        labels=given.labels,
         platform=platforms[0] if platforms else "",
         named_contexts=dict(_pair(text, "--build-context") for text in args.build_context),
-        no_cache=args.no_cache,
-        no_cache_filter=tuple(name for text in args.no_cache_filter for name in text.split(",")),
-        network=args.network,
-        extra_hosts=tuple(_extra_host(text) for text in args.add_host),
-        shm_size=_size(args.shm_size),
-        ulimits=tuple(_ulimit(text) for text in args.ulimit),
-        source_date_epoch=int(epoch) if epoch else None,
+        no_cache=given.no_cache == (),
+        no_cache_filter=given.no_cache or (),
+        network="default" if given.network == "sandbox" else given.network,
+        extra_hosts=tuple([f"{each.host}:{each.ip}" for each in given.extra_hosts]),
+        shm_size=given.shm_size,
+        ulimits=tuple(map(str, given.ulimits)),
+        source_date_epoch=_epoch(given.build_args.get("SOURCE_DATE_EPOCH")),
         targets=tuple(args.target) if len(args.target) > 1 else (),
         platforms=tuple(platforms) if len(platforms) > 1 else (),
+        multi_platform=given.multi_platform,
+        hostname=given.hostname,
+        cache_namespace=given.cache_namespace,
     )
+
+
+def attributes(args: argparse.Namespace, env: Environment) -> dict[str, str]:
+    """The words of `add_plan_arguments` as the attributes of a frontend, as buildx writes them. Raises UsageError."""
+    found = {BUILD_ARG + name: value for name, value in _build_args(args.build_arg, env).items()}
+    found.update((LABEL + name, value) for name, value in (_pair(text, "--label") for text in args.label))
+    texts = {
+        "target": args.target[0] if args.target else "",
+        "platform": ",".join(_platforms(args.platform)),
+        "force-network-mode": "" if args.network == "default" else args.network,
+        "image-resolve-mode": "pull" if args.pull else "",
+        "add-hosts": _joined(_host_field(text) for text in args.add_host),
+        "shm-size": _bytes(args.shm_size, "--shm-size"),
+        "ulimit": _joined(args.ulimit),
+        "no-cache": ",".join(args.no_cache_filter),
+    }
+    found.update((name, text) for name, text in texts.items() if text)
+    if args.no_cache:
+        found["no-cache"] = ""
+    return found
 
 
 def _platforms(words: Sequence[str]) -> list[str]:
     """Every --platform once; `local` is this machine's."""
-    found = dict.fromkeys(each.strip() for word in words for each in word.split(",") if each.strip())
-    if "local" not in found:
-        return list(found)
-    from builder.image.platform import host_platform
+    named = [host_platform() if each.lower() == "local" else each for word in words for each in word.split(",")]
+    if len(named) < 2:
+        return named
+    return list(dict.fromkeys(map(str, read_platforms(",".join(named), platform_value(host_platform())))))
 
-    return list(dict.fromkeys(host_platform() if each == "local" else each for each in found))
+
+def _joined(words: Iterable[str]) -> str:
+    """Words as the fields of one CSV line."""
+    fields = ['"' + word.replace('"', '""') + '"' if "," in word or '"' in word else word for word in words]
+    return ",".join(fields)
+
+
+def _host_field(text: str) -> str:
+    """`HOST:IP` or `HOST=IP` as HOST=IP; an IPv6 address may be in brackets."""
+    host, separator, address = text.replace("=", ":", 1).partition(":")
+    if not host or not separator:
+        raise UsageError(f'--add-host "{text}" is not HOST:IP')
+    bracketed = address.startswith("[") and address.endswith("]")
+    return f"{host}={address[1:-1] if bracketed else address}"
+
+
+def _bytes(text: str, option: str) -> str:
+    """A size such as 64m in bytes."""
+    if not text:
+        return ""
+    from grammar.errors import DockerfileError
+    from grammar.values import parse_size
+
+    try:
+        return str(parse_size(text))
+    except DockerfileError as error:
+        raise UsageError(f"{option}: {error.message}", hint=error.hint) from error
+
+
+def _epoch(text: str | None) -> int | None:
+    """SOURCE_DATE_EPOCH, if there is one."""
+    if not text:
+        return None
+    if not text.isdecimal():
+        raise UsageError(f'SOURCE_DATE_EPOCH "{text}" is not a number of seconds since 1970')
+    return int(text)
 
 
 def _build_args(words: Sequence[str], env: Environment) -> dict[str, str]:
@@ -188,38 +250,3 @@ def agent(text: str, env: Environment) -> tuple[str, str]:
     if not socket:
         raise UsageError(f'--ssh "{text}" has no agent', hint="start ssh-agent, or name its socket: --ssh default=PATH")
     return identity, os.path.join(env.cwd, socket)
-
-
-def _extra_host(text: str) -> str:
-    import ipaddress
-
-    host, separator, address = text.replace("=", ":", 1).partition(":")
-    if not host or not separator or not address:
-        raise UsageError(f'--add-host "{text}" is not HOST:IP')
-    try:
-        return f"{host}:{ipaddress.ip_address(address.removeprefix('[').removesuffix(']'))}"
-    except ValueError as error:
-        raise UsageError(f'--add-host "{text}" has no valid IP address: "{address}"') from error
-
-
-def _ulimit(text: str) -> str:
-    import resource
-
-    name, _, values = text.partition("=")
-    parts = values.split(":")
-    if not hasattr(resource, f"RLIMIT_{name.upper()}"):
-        raise UsageError(f'--ulimit "{text}" has an unknown name "{name}"')
-    if len(parts) > 2 or not all(part.removeprefix("-").isdecimal() for part in parts):
-        raise UsageError(f'--ulimit "{text}" is not NAME=SOFT[:HARD]', hint="-1 means no limit")
-    soft, hard = int(parts[0]), int(parts[-1])
-    if hard != -1 and (soft == -1 or soft > hard):
-        raise UsageError(f'--ulimit "{text}" has a soft limit above the hard one')
-    return text
-
-
-def _size(text: str) -> int:
-    if not text:
-        return 0
-    from grammar.values import parse_size
-
-    return parse_size(text)

@@ -11,15 +11,15 @@ from builder.check_report import FORMATS
 from builder.check_run import ALL_RULES, AssumedImages, Report, Subject, check
 from builder.commands import Environment, build_options
 from builder.context import BuildContext
+from builder.contexts import kinds
 from builder.errors import BuildError, UsageError
-from builder.image.platform import host_platform
+from builder.image.platform import host_platform, platform_value
 from builder.resolver import StoreResolver
 from builder.rewrite import replace_file
 from cache.errors import CacheError
 from cache.store import Store
 from grammar.errors import nearest
 from grammar.lint_fix import fix
-from grammar.platforms import Platform
 
 _ROUNDS = 3
 """A fix may show the next thing to fix; it never takes more rounds than this."""
@@ -28,7 +28,7 @@ _ROUNDS = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild check`."""
     add = parser.add_argument
-    add("context", metavar="PATH", nargs="?", default=".", help="the context directory (default: here)")
+    add("context", metavar="PATH|URL|-", nargs="?", default=".", help="the context (default: here)")
     add("--format", default="text", choices=tuple(FORMATS), help="how to print (default: text)")
     add("--rules", action="append", default=[], metavar="all|NAME,…", help="turn on rules that are off")
     add("--fix", action="store_true", help="rewrite what is safe to rewrite, and print the rest")
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     path = os.path.join(env.cwd, args.file or os.path.join(args.context, "Dockerfile"))
     if args.fix and (args.file == "-" or not os.path.isfile(path)):
         raise UsageError("--fix needs a file that it can write", hint="give the Dockerfile as a file with -f")
-    context = BuildContext.open(args.context, args.file, cwd=env.cwd)
+    context = _context(args, env)
     if not context.source.strip():
         raise BuildError(f"the Dockerfile cannot be empty: {context.dockerfile} has no instructions")
     report = _check(args, env, context, names)
@@ -53,6 +53,18 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         env.stderr.write(f"fixed {fixed} finding{'' if fixed == 1 else 's'} in {context.dockerfile}\n")
     env.stdout.write(FORMATS[args.format](report))
     return int(report.has_errors)
+
+
+def _context(args: argparse.Namespace, env: Environment) -> BuildContext:
+    """The context with its Dockerfile. One on this machine needs no store."""
+    is_here = os.path.isdir(os.path.join(env.cwd, args.context)) or not kinds.is_remote(args.context)
+    if args.context != "-" and is_here and not kinds.is_url(args.file):
+        return BuildContext.open(args.context, args.file, cwd=env.cwd)
+    from builder.contexts.opening import Source, open_context
+    from builder.fetcher import Fetcher
+
+    with Store.open(env.root) as store:
+        return open_context(args.context, args.file, Source(Fetcher(store, env.clock), env.cwd))
 
 
 def _rule_names(words: list[str]) -> frozenset[str]:
@@ -68,11 +80,8 @@ def _rule_names(words: list[str]) -> frozenset[str]:
 def _check(args: argparse.Namespace, env: Environment, context: BuildContext, names: frozenset[str]) -> Report:
     options = build_options.plan_options(args, env)
     subject = Subject(context.dockerfile, context.source, context.local("context").matcher)
-    system, _, architecture = host_platform().partition("/")
-    architecture, _, variant = architecture.partition("/")
     with _images(options.named_contexts, env) as resolver:
-        host = Platform(system, architecture, variant)
-        return check(subject, options, resolver, host=host, rule_names=names)
+        return check(subject, options, resolver, host=platform_value(host_platform()), rule_names=names)
 
 
 @contextmanager

@@ -53,9 +53,14 @@ class Archive(NamedTuple):
 
 
 def plan_archive(
-    images: Sequence[PackedImage], names: Sequence[ImageName], annotations: Sequence[Annotation] = (), *, docker: bool
+    images: Sequence[PackedImage],
+    names: Sequence[ImageName],
+    annotations: Sequence[Annotation] = (),
+    *,
+    docker: bool,
+    index: bool = False,
 ) -> Archive:
-    """Return the layout for one image, or for one image per platform under an index.
+    """Return the layout for one image, or for one image per platform under an index; `index` wants one in any case.
 
     `docker` adds the `manifest.json` that `docker load` reads, which needs a single image (BuildError).
     """
@@ -70,7 +75,7 @@ def plan_archive(
         raise BuildError(
             "a docker archive holds an image for one platform", hint="use type=oci, or give one --platform"
         )
-    if len(entries) == 1:
+    if len(entries) == 1 and not index:
         if any(annotation.place.startswith("index") for annotation in annotations):
             raise BuildError("an image for one platform has no index to annotate", hint="use annotation.KEY=VALUE")
         return Archive(entries[0], documents, layers, tuple(names), _docker_entry(images[0], names) if docker else None)

@@ -46,6 +46,8 @@ class OutputSpec(NamedTuple):
     force_compression: bool = False
     rewrite_timestamp: bool = False
     platform_split: bool | None = None
+    needs_index: bool = False
+    """Whether an image is put under an index though it is for one platform only."""
     annotations: tuple[Annotation, ...] = ()
 
 

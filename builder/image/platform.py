@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from grammar.platforms import Platform
 
 _MACHINES = {
     "x86_64": "amd64",
@@ -28,6 +31,13 @@ def host_platform() -> str:
     """Return the platform of this machine, e.g. `linux/amd64`."""
     machine = os.uname().machine
     return f"linux/{_MACHINES.get(machine, machine)}"
+
+
+def platform_value(platform: str) -> Platform:
+    """Return the parts of a complete platform, e.g. of `linux/arm/v7`."""
+    from grammar.platforms import Platform
+
+    return Platform(*_parts(platform))
 
 
 def platform_of(document: dict[str, Any]) -> str:

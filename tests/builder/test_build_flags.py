@@ -164,7 +164,7 @@ def test_local_store_is_an_output_on_request() -> None:
 
 @pytest.mark.parametrize(("outputs", "tags"), [([], []), ([], ["a"]), (["type=docker,dest=x"], [])])
 def test_what_holds_one_platform_is_refused_before_the_build(outputs: list[str], tags: list[str]) -> None:
-    options = BuildOptions(platforms=("linux/amd64", "linux/arm64"))
+    options = BuildOptions(platforms=("linux/amd64", "linux/arm64"), multi_platform=True)
     with pytest.raises(UsageError, match="one platform") as caught:
         output_specs(outputs, tags, options)
     assert "type=oci" in str(caught.value.hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from builder.scope import Checks
 from cache.store import Store
 from grammar.stages import parse
 from tests.builder.planning import HOST, Images
+from tests.conftest import Pybuild
 
 TEXT = "FROM alpine as b\nCMD run $X\nENV A b c\n"
 
@@ -78,6 +80,59 @@ def test_json_is_what_buildx_prints(tmp_path: Path) -> None:
     assert first["url"].startswith("https://")
     assert document["sources"][0]["filename"] == "Dockerfile"
     assert document["buildError"]["location"]["ranges"][0]["start"]["line"] == 4
+
+
+def test_as_buildx_prints_it(tmp_path: Path) -> None:
+    text = "FROM alpine as b\nRUN a\n\tRUN b\nRUN c \\\n  d\nENV A b\n"
+    outcome = run(tmp_path, "--format", "buildx", text=text)
+    pages = "https://docs.docker.com/go/dockerfile/rule/"
+    assert outcome.out == (
+        "Check complete, 2 warnings have been found!\n\n"
+        f"WARNING: FromAsCasing - {pages}from-as-casing/\n"
+        "'as' and 'FROM' keywords' casing do not match\n"
+        "Dockerfile:1\n--------------------\n"
+        "   1 | >>> FROM alpine as b\n   2 |     RUN a\n   3 |     \tRUN b\n--------------------\n\n"
+        f"WARNING: LegacyKeyValueFormat - {pages}legacy-key-value-format/\n"
+        '"ENV key=value" should be used instead of legacy "ENV key value" format\n'
+        "Dockerfile:6\n--------------------\n"
+        "   4 |     RUN c \\\n   5 |       d\n   6 | >>> ENV A b\n   7 |     \n--------------------\n"
+    )
+    assert run(tmp_path, "--format", "buildx", text="FROM alpine\n").out == "Check complete, no warnings found.\n"
+    failed = run(tmp_path, "--format", "buildx", text="FROM alpine\nNOPE\n")
+    assert failed.code == 1
+    assert failed.out.startswith("ERROR: unknown instruction: NOPE\nDockerfile:2\n")
+
+
+def test_errors_of_several_instructions_are_told_together(tmp_path: Path) -> None:
+    text = "FROM a\nRUN --mount=type=x true\nEXPOSE 80/x\nUSER ${x:?no}\nFROM b\nSTOPSIGNAL SIGX\nWORKDIR w\n"
+    document = json.loads(run(tmp_path, "--format", "json", text=text).out)
+    lines = [error["location"]["ranges"][0]["start"]["line"] for error in document["buildErrors"]]
+    assert lines == [2, 3, 4, 6]
+    assert [each["ruleName"] for each in document["warnings"]] == ["UndefinedVar", "WorkdirRelativePath"]
+
+
+def test_contexts_that_are_no_directory(pybuild: Pybuild) -> None:
+    done = pybuild("check", "-", input="FROM a as b\n", stdin=None)
+    assert "Dockerfile:1:8: warning:" in done.stdout
+    assert "1 warning has been found!" in pybuild("build", "--check", "-", input="FROM a as b\n", stdin=None).stdout
+    archive = pybuild.cwd.parent / "context.tar"
+    pybuild.write(Dockerfile="FROM a\nENV a b\n")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(pybuild.cwd, ".")
+    with archive.open() as stream:
+        assert "[LegacyKeyValueFormat]" in pybuild("check", "-", stdin=stream).stdout
+
+
+def test_sarif_says_where_in_terms_of_the_standard(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "D\u00fc").write_text("FROM a as b\n")
+    (found,) = json.loads(run(tmp_path, "--format", "sarif", "-f", "a b/D\u00fc").out)["runs"]
+    place = found["results"][0]["locations"][0]["physicalLocation"]
+    assert place == {
+        "artifactLocation": {"uri": "a%20b/D%C3%BC"},
+        "region": {"startLine": 1, "startColumn": 8, "endColumn": 10},
+    }
+    assert found["columnKind"] == "unicodeCodePoints"
 
 
 def test_sarif_names_its_rules(tmp_path: Path) -> None:

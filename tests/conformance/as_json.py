@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
+from builder.frontend_options import FrontendOptions
 from grammar import nodes
 from grammar.errors import DockerfileError
 from grammar.gitref import GitRef
@@ -208,3 +210,39 @@ def platform(parsed: Platform) -> Json:
         "osfeatures": list(parsed.os_features),
         "format": str(parsed),
     }
+
+
+_NETWORKS = {"sandbox": "UNSET", "host": "HOST", "none": "NONE"}
+
+
+def frontend_options(options: FrontendOptions) -> Json:
+    return {
+        "build_args": dict(options.build_args),
+        "cache_ns": options.cache_namespace,
+        "cgroup_parent": options.cgroup_parent,
+        "extra_hosts": [list(each) for each in options.extra_hosts],
+        "hostname": options.hostname,
+        "labels": dict(options.labels),
+        "linux_resources": options.resources._asdict() if any(options.resources) else {},
+        "multi_platform": options.multi_platform,
+        "network": _NETWORKS[options.network],
+        "resolve_mode": options.resolve_mode,
+        "shm_size": options.shm_size,
+        "target": options.target,
+        "target_platforms": [str(each) for each in options.target_platforms],
+        "ulimits": [each._asdict() for each in options.ulimits],
+    }
+
+
+def extra_hosts(golden: list[Any]) -> list[list[str]]:
+    """A golden's hosts as [name, address], whichever way it writes one: an object, a pair, or one text."""
+    found = []
+    for each in golden:
+        if isinstance(each, dict):
+            fields = {key.lower(): value for key, value in each.items()}
+            found.append([fields["host"], fields["ip"]])
+        elif isinstance(each, str):
+            found.append(re.split("[=: ]+", each, maxsplit=1))
+        else:
+            found.append(list(each))
+    return found

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from builder.errors import BuildError
-from builder.findings import CHECK_ARG, make_linter
+from builder.findings import make_linter
+from builder.frontend_options import CHECK_ARG
 from builder.graph import CycleError
 from builder.lower import lower, lower_for_findings
 from builder.plan import Plan

@@ -100,6 +100,7 @@ KINDS: dict[str, Callable[[Path], Outcome]] = {
     "ports": parse_tables.run_ports,
     "values": parse_tables.run_values,
     "gitrefs": parse_tables.run_gitrefs,
+    "buildopts": parse_tables.run_buildopts,
 }
 
 

@@ -6,18 +6,24 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from builder.errors import BuildError, UsageError
+from builder.frontend_options import read_options
+from builder.lower import lower
+from builder.scope import Checks
+from grammar.errors import DockerfileError
 from grammar.gitref import parse_git_ref
 from grammar.ignore import IgnoreMatcher, MatchState, read_patterns
+from grammar.lint import Linter
 from grammar.mount_flag import MountFlag, parse_device, parse_mount
-from grammar.nodes import ExposeInstruction, HealthcheckInstruction
+from grammar.nodes import HealthcheckInstruction
 from grammar.platforms import Platform, best_first, normalize, parse_platform
-from grammar.ports import parse_ports
 from grammar.reference import parse_any_reference, parse_reference
 from grammar.stages import parse
 from grammar.values import parse_chmod, parse_duration, parse_size
 from grammar.words import Lexer
 from tests.conformance import as_json
 from tests.conformance.compare import Case, attempt, difference, refusal, text_bytes
+from tests.conformance.stub_world import StubWorld, build_options
 
 Outcome = Iterator[tuple[str, str | None]]
 """Case names, each with its first difference or None."""
@@ -173,19 +179,28 @@ def run_ports(cases_dir: Path) -> Outcome:
 
 
 def _ports_difference(case: Case) -> str | None:
-    def exposed() -> list[str]:
-        dockerfile = parse(b"FROM scratch\nEXPOSE " + text_bytes(case["input"]) + b"\n")
-        expose = dockerfile.stages[0].commands[0]
-        assert isinstance(expose, ExposeInstruction)
-        words = [word for text in expose.ports for word in Lexer().process_words(text, {})]
-        return sorted(set(parse_ports(words)))
-
-    ports, error = attempt(exposed)
-    found = refusal(case["error"], error, "error")
-    if found or ports is None:
-        return found
-    shown = ports if len(ports) <= 40 else ports[:10] + ports[-10:]
-    return difference({"ports": case["ports"], "count": case["count"]}, {"ports": shown, "count": len(ports)})
+    linter = Linter()
+    source = b"FROM scratch\nEXPOSE " + text_bytes(case["input"]) + b"\n"
+    try:
+        plan = lower(
+            parse(source), build_options(), StubWorld(), filename="Dockerfile", host=HOST, checks=Checks(linter)
+        )
+    except (BuildError, DockerfileError) as error:
+        return None if case["error"] else f"error: got {str(error)!a}, expected none"
+    if case["error"]:
+        return f"error: got no error, expected {case['error']!a:.200}"
+    ports = sorted(plan.images[0].config["config"].get("ExposedPorts", {}))
+    got = {
+        "ports": ports if len(ports) <= 40 else ports[:10] + ports[-10:],
+        "count": len(ports),
+        "warnings": sorted(
+            ({"rule": each.rule.name, "message": each.message} for each in linter.findings),
+            key=lambda warning: (warning["rule"], warning["message"]),
+        ),
+    }
+    wanted = {key: case[key] for key in got}
+    wanted["warnings"].sort(key=lambda warning: (warning["rule"], warning["message"]))
+    return difference(wanted, got)
 
 
 def run_gitrefs(cases_dir: Path) -> Outcome:
@@ -196,6 +211,24 @@ def run_gitrefs(cases_dir: Path) -> Outcome:
         different = different or refusal(case["error"] if is_git else None, error, "error")
         got = as_json.git_ref(found) if found is not None else None
         yield case["id"], different or difference(case["ref"], got, "ref")
+
+
+def run_buildopts(cases_dir: Path) -> Outcome:
+    for case in table(cases_dir, "buildopts")["cases"]:
+        yield case["id"], _options_difference(case)
+
+
+def _options_difference(case: Case) -> str | None:
+    try:
+        options = read_options(case["opts"], HOST)
+    except UsageError as error:
+        return None if case["error"] else f"error: got {str(error)!a}, expected none"
+    if case["error"]:
+        return f"error: got no error, expected {case['error']!a:.200}"
+    expected = {**case["result"], "extra_hosts": as_json.extra_hosts(case["result"]["extra_hosts"])}
+    got = as_json.frontend_options(options)
+    found = difference(expected, got, "result")
+    return found or (None if expected == got else f"result: got {got!a}, expected {expected!a}")
 
 
 def run_values(cases_dir: Path) -> Outcome:

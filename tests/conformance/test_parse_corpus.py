@@ -23,6 +23,7 @@ AT_LEAST = {
     "lint_all": 600,
     "lint_default": 600,
     "gitrefs": 35,
+    "buildopts": 40,
 }
 
 

@@ -92,6 +92,24 @@ def test_one_index_has_an_image_for_each_platform(pybuild: Pybuild) -> None:
     assert "[linux/arm64 1/1] COPY arm64 /arch" in titles(done)
 
 
+def test_one_platform_is_put_under_an_index_on_request(pybuild: Pybuild, tmp_path: Path) -> None:
+    pybuild.write(Dockerfile="FROM scratch\nCOPY f /\n", f="f")
+    words = ["--build-arg", "BUILDKIT_MULTI_PLATFORM=1", "--platform", "linux/arm64/v8"]
+    dest = tmp_path / "out.tar"
+    done = pybuild("build", *words, "-o", f"type=oci,dest={dest}", "--metadata-file", str(tmp_path / "m.json"), ".")
+    layout = Layout(dest)
+    (entry,) = layout.entries
+    assert platforms_of(layout.blob(entry)["manifests"]) == ["linux/arm64"]
+    assert "[linux/arm64 1/1] COPY f /" in titles(done)
+    assert done.stdout == f"{entry['digest']}\n"
+    assert "containerimage.config.digest" not in json.loads((tmp_path / "m.json").read_text())
+    pybuild("build", *words, "-o", str(tmp_path / "tree"), ".")
+    assert os.listdir(tmp_path / "tree") == ["linux_arm64"]
+    refused = pybuild("build", *words, "-t", "x", ".")
+    assert refused.returncode == 2
+    assert "one platform" in refused.stderr
+
+
 def test_a_base_is_chosen_by_platform(pybuild: Pybuild, busybox: Path) -> None:
     pybuild.write(Dockerfile="FROM scratch\nARG TARGETARCH\nCOPY busybox /bin/\nCOPY $TARGETARCH /arch\n", amd64="a")
     pybuild.write(arm64="b")

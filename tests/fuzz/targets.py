@@ -14,7 +14,7 @@ from grammar.ignore import IgnoreMatcher, read_patterns
 from grammar.mount_flag import parse_device, parse_mount
 from grammar.nodes import Dockerfile
 from grammar.platforms import Platform, normalize, parse_platform
-from grammar.ports import parse_ports
+from grammar.ports import split_port
 from grammar.reference import parse_reference
 from grammar.stages import parse, parse_trigger
 from grammar.values import parse_chmod, parse_duration, parse_size
@@ -105,7 +105,7 @@ def fuzz_references(source: bytes) -> None:
     readers: tuple[Callable[[], object], ...] = (
         lambda: _reference(text),
         lambda: str(normalize(parse_platform(text, HOST))),
-        lambda: parse_ports([text]),
+        lambda: split_port(text).ports(),
         lambda: parse_mount(text, str),
         lambda: parse_mount(text, None),
         lambda: parse_device(text),

@@ -6,7 +6,16 @@ import pytest
 
 from grammar.errors import MAX_ERRORS, DockerfileError
 from grammar.parser import MAX_SOURCE_SIZE
-from grammar.stages import parse, parse_all_errors
+from grammar.stages import parse
+
+
+def parse_all_errors(source: bytes, *, filename: str = "Dockerfile") -> list[DockerfileError]:
+    """Everything that is refused; first the error that is raised."""
+    try:
+        parse(source, filename=filename)
+    except DockerfileError as error:
+        return [error, *error.others]
+    return []
 
 
 def only_error(text: str) -> DockerfileError:

@@ -11,7 +11,7 @@ from grammar.ignore import IgnoreMatcher, read_patterns
 from grammar.mount_flag import parse_mount
 from grammar.nodes import Dockerfile, Instruction
 from grammar.platforms import Platform, normalize, parse_platform
-from grammar.ports import parse_ports
+from grammar.ports import split_port
 from grammar.reference import parse_reference
 from grammar.stages import parse, parse_trigger
 from grammar.values import parse_chmod, parse_duration, parse_size
@@ -150,7 +150,7 @@ def test_any_small_value_is_read_or_refused(text: str) -> None:
     readers = (
         lambda: parse_mount(text, str),
         lambda: parse_mount(text, None),
-        lambda: parse_ports([text]),
+        lambda: split_port(text).ports(),
         lambda: str(parse_reference(text)),
         lambda: normalize(parse_platform(text, host)),
         lambda: parse_duration(text),

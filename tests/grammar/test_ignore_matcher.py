@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from grammar.errors import DockerfileError
@@ -105,3 +107,48 @@ def test_hostile_patterns_do_not_hang() -> None:
     matcher = IgnoreMatcher(["*a" * 30 + "b", "**/a" * 30 + "/b"])
     assert not matcher.match("a" * 1000, None)[0]
     assert not matcher.match("a/" * 500 + "a", None)[0]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "ignored", "kept"),
+    [
+        ("a|b*", ["a", "ax", "xb", "b"], ["c", "xa"]),
+        ("*.c|x|?y", [".c.d", "axb", "by"], ["a", "ya"]),
+        ("ab*|", ["c"], []),
+        (r"a\|*", ["a|", "a|b"], ["a", "b"]),
+        ("a{2}?", ["aab"], ["a{2}b", "ab"]),
+        ("?{2,}", ["ab", "abcd"], ["a"]),
+        ("*a{0,2}b", ["b", "aab", "xab"], ["ba"]),
+        ("?{02}", ["a{02}"], ["ab"]),
+        ("{a,b}*", ["{a,b}c"], ["a", "b"]),
+        ("{0,1}?b", ["ab", "xxab"], ["b", "abc"]),
+        ("{1}?b", ["ab"], ["xxab"]),
+        ("x*\\", ["x$", "xa$b"], ["x\\", "x"]),
+    ],
+)
+def test_what_moby_leaves_to_its_regular_expressions(pattern: str, ignored: list[str], kept: list[str]) -> None:
+    matcher = IgnoreMatcher([pattern])
+    assert [path for path in (*ignored, *kept) if matcher.ignores(path)] == ignored
+
+
+@pytest.mark.parametrize("pattern", ["*{2}", "?{2}{2}", "?{3,1}", "?{1001}", "a*|{2}", "**/{2}?", "?{1000}" * 20])
+def test_counts_that_are_refused_when_a_path_is_asked(pattern: str) -> None:
+    matcher = IgnoreMatcher([pattern])
+    with pytest.raises(DockerfileError):
+        matcher.ignores("a")
+
+
+def test_what_is_wrong_behind_a_part_that_does_not_fit_is_not_seen_at_once() -> None:
+    for pattern in ("b*[", "..*[", "[^.]*["):
+        with pytest.raises(DockerfileError):
+            IgnoreMatcher([pattern]).ignores("b")
+        assert IgnoreMatcher([pattern]).patterns
+    for pattern in ("[", "b[", ".*[", "?*[", r"\.*[", "[+-/]*[", "[^a]*["):
+        with pytest.raises(DockerfileError, match="not well formed"):
+            IgnoreMatcher([pattern])
+
+
+def test_counts_cost_no_more_than_their_states() -> None:
+    started = time.process_time()
+    assert not IgnoreMatcher(["?{0,1000}" * 16 + "b"]).ignores("a" * 250)
+    assert time.process_time() - started < 5

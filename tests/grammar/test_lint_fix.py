@@ -53,6 +53,9 @@ def fixed(text: str, *wanted: Rule) -> str:
         ("# escape=`\nFROM a\nMAINTAINER C:\\me `x\n", f'# escape=`\nFROM a\nLABEL {AUTHORS}="C:\\me ``x"\n'),
         ("FROM a\nEXPOSE 80/TCP 81/Udp \\\n '82/tCp' $TCP\n", "FROM a\nEXPOSE 80/tcp 81/udp \\\n '82/tcp' $TCP\n"),
         ("\ufeffFROM a as b\n", "\ufeffFROM a AS b\n"),
+        ("FROM a\nRUN b \\\n\n# c\n \t\r\n  d\n\nRUN e\n", "FROM a\nRUN b \\\n# c\n  d\n\nRUN e\n"),
+        ("FROM a\nRUN b \\\n\n <<E\n\nx\n\nE\n", "FROM a\nRUN b \\\n <<E\n\nx\n\nE\n"),
+        ("FROM a\nRUN b \\\n\n\n", "FROM a\nRUN b \\\n"),
     ],
 )
 def test_rewritten(before: str, after: str) -> None:
