@@ -148,6 +148,7 @@ def _cache_import(entry: object) -> CacheImport:
     kind, attributes = fields.get("type", ""), fields.get("attrs", {})
     if not isinstance(kind, str) or not isinstance(attributes, dict):
         raise UsageError(f'cache-imports has the entry "{entry}", expected "Type" and "Attrs"')
+    attributes = {name: "" if value is None else value for name, value in attributes.items()}
     if not all(isinstance(value, str) for value in attributes.values()):
         raise UsageError(f'cache-imports has the entry "{entry}", expected text for every attribute')
     return CacheImport(kind, attributes)

@@ -69,9 +69,12 @@ def test_stages_without_cache() -> None:
 
 
 def test_cache_imports() -> None:
-    found = read(cache_imports='[{"Type": "local", "Attrs": {"src": "x"}}, {"type": "gha"}]', cache_from="a,b")
+    found = read(
+        cache_imports='[{"Type": "local", "Attrs": {"src": "x"}}, {"type": "gha", "attrs": {"a": null}}]',
+        cache_from="a,b",
+    )
     images = [CacheImport("registry", {"ref": name}) for name in "ab"]
-    assert found.cache_imports == (CacheImport("local", {"src": "x"}), CacheImport("gha", {}), *images)
+    assert found.cache_imports == (CacheImport("local", {"src": "x"}), CacheImport("gha", {"a": ""}), *images)
     assert read(cache_imports="null").cache_imports == ()
 
 
