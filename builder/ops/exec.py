@@ -54,9 +54,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
         raise
 
 
-def _look_inside(
-    error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker, active: ActiveSnapshot
-) -> None:
+def _look_inside(error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker, active: ActiveSnapshot) -> None:
     from builder.ops.debug_shell import look_inside
 
     worker.store.snapshots.renew_work_dir(active)
