@@ -5,7 +5,6 @@ Source: Dockerfile reference, ARG (scope; automatic platform ARGs); BuildKit's b
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -39,17 +38,8 @@ def global_args(
     except BuildError:
         defaults = None
     values = _with_declared(dockerfile, lexer, builtin, options.build_args, filename)
-    _check_epoch(values.get("SOURCE_DATE_EPOCH", ""), dockerfile)
     declared = [pair.key for instruction in dockerfile.meta_args for pair in instruction.args]
     return GlobalArgs(values, tuple(dict.fromkeys([*values, *declared])), defaults)
-
-
-def _check_epoch(value: str, dockerfile: Dockerfile) -> None:
-    """Seconds since 1970, or what to take the time from: the context, or a stage."""
-    if not value or value == "context" or re.fullmatch("[+-]?[0-9]{1,18}", value):
-        return
-    if value.lower() not in [stage.name for stage in dockerfile.stages]:
-        raise BuildError(f"invalid SOURCE_DATE_EPOCH: {value}", hint="it is a number of seconds since 1970")
 
 
 def _builtin_args(host: Platform, target: Platform, stage: str, given: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from builder.errors import BuildError
 from builder.findings import make_linter
 from builder.lower import lower_for_findings
 from builder.options import BuildOptions
-from builder.plan import ImageSourceOp
+from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp
 from builder.scope import Checks
 from builder.sources import BaseSource, SourceResolver
 from cache.errors import CacheError
@@ -81,6 +81,14 @@ class AssumedImages:
             except (BuildError, CacheError):
                 pass
         return _assumed(name, platform)
+
+    def context_time(self, name: str) -> int | None:
+        """See SourceResolver. Nothing is fetched."""
+        return None
+
+    def source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
+        """See SourceResolver. Nothing is fetched."""
+        return None
 
 
 def _assumed(name: str, platform: Platform) -> BaseSource:

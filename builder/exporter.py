@@ -112,7 +112,7 @@ def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, na
         raise UsageError("the local store keeps one platform of an image", hint="give one --platform, or use type=oci")
     image = images[0]
     annotations = pick_annotations(output.annotations, "manifest", image.planned.platform)
-    if output.compression or output.force_compression or output.rewrite_timestamp:
+    if output.compression or output.force_compression or _rewrites(image, output):
         packed = _pack(store, image, output, default="none")
         _register_layers(store, image, packed)
     else:
@@ -169,9 +169,13 @@ def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) 
         store,
         image,
         Compression(kind, output.compression_level, output.force_compression),
-        rewrite_timestamp=output.rewrite_timestamp,
+        rewrite_timestamp=_rewrites(image, output),
         annotations=pick_annotations(output.annotations, "manifest", image.planned.platform),
     )
+
+
+def _rewrites(image: ImageInput, output: OutputSpec) -> bool:
+    return image.epoch is not None if output.rewrite_timestamp is None else output.rewrite_timestamp
 
 
 def _exported(descriptor: Descriptor, packed: Sequence[PackedImage], names: Sequence[ImageName]) -> Exported:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from builder import codec
@@ -47,7 +47,7 @@ def load_plan(
         plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
         document = {"bases": resolver.resolutions, "plan": codec.encode(plan)}
         with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build
-            if not _has_secrets(plan):
+            if not _has_secrets(plan, resolver.resolutions):
                 memo.put(key, codec.dumps(document))
     return plan
 
@@ -99,9 +99,10 @@ def _lower_one(context: BuildContext, options: BuildOptions, resolver: StoreReso
     return lower(dockerfile, options, resolver, filename=context.dockerfile, host=host, checks=checks)
 
 
-def _has_secrets(plan: Plan) -> bool:
+def _has_secrets(plan: Plan, resolutions: Sequence[Resolution]) -> bool:
     """Whether a URL in the plan has a password in it, which is not to be kept."""
     ops = [vertex.op for vertex in plan.vertices]
     urls = [op.url for op in ops if isinstance(op, HttpSourceOp)]
     urls += [op.remote for op in ops if isinstance(op, GitSourceOp)]
+    urls += [resolution.where for resolution in resolutions]
     return any(redact(url) != url for url in urls)

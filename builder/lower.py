@@ -13,6 +13,7 @@ from builder import lint_from, lower_config, lower_copy, lower_exec
 from builder.args import global_args
 from builder.bases import BaseResolver
 from builder.config import ImageConfig
+from builder.epoch import resolve_epoch
 from builder.errors import BuildError
 from builder.findings import lint_error, plan_warnings
 from builder.options import BuildOptions
@@ -36,6 +37,7 @@ class Lowered(NamedTuple):
     target: StageState
     scope: Scope
     platform: Platform
+    epoch: int | None = None
 
 
 def lower(
@@ -89,6 +91,7 @@ def lower_stages(
         raise BuildError("dockerfile contains no stages to build")
     platform = parse_platform(options.platform, host) if options.platform else host
     arguments = global_args(dockerfile, options, host=host, target=platform, filename=filename)
+    epoch, options, arguments = resolve_epoch(dockerfile, options, arguments, resolver, platform)
     scope = Scope(options, dockerfile.escape, arguments.values, checks)
     if arguments.defaults is not None:
         lint_from.check_defaults(dockerfile.stages, scope.lexer, arguments.defaults, checks.linter)
@@ -101,7 +104,7 @@ def lower_stages(
     chosen = graph.states if every_stage else needed
     for state in sorted(chosen, key=lambda state: not state.dispatched):
         _lower_stage(state, scope, platform)
-    return Lowered(target, scope, platform)
+    return Lowered(target, scope, platform, epoch)
 
 
 def _lower_stage(state: StageState, scope: Scope, default: Platform) -> None:
@@ -219,5 +222,6 @@ def _finish(lowered: Lowered, options: BuildOptions) -> Plan:
         tuple(image.history),
         image.base_layers,
         target.name,
+        lowered.epoch,
     )
     return keep_needed(Plan(tuple(lowered.scope.vertices), (planned,)))

@@ -6,9 +6,7 @@ Source: Dockerfile reference, COPY and ADD; BuildKit's behaviour for wildcards, 
 from __future__ import annotations
 
 import contextlib
-import posixpath
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from builder import gofmt, workpath
 from builder.errors import BuildError
@@ -17,20 +15,18 @@ from builder.plan import (
     SCRATCH,
     CopyAction,
     FileOp,
-    GitSourceOp,
-    HttpSourceOp,
     LocalSourceOp,
     MergeOp,
     MkfileAction,
     Vertex,
 )
 from builder.redact import redact
+from builder.remote import git_ref, git_source, http_source, is_url
 from builder.step import Step
 from grammar import rules
 from grammar.errors import DockerfileError
 from grammar.gitref import GitRef, parse_git_ref
 from grammar.nodes import AddInstruction, CopyInstruction, SourceContent
-from grammar.reference import is_digest
 from grammar.values import parse_chmod
 
 _EVERYTHING = ("*", "**", "**/*")
@@ -81,7 +77,7 @@ class _CopyLowering:
             return
         if len(self.sources) != 1:
             raise BuildError("checksum can't be specified for multiple sources")
-        if not is_url(self.sources[0]) and _git_ref(self.sources[0]) is None:
+        if not is_url(self.sources[0]) and git_ref(self.sources[0]) is None:
             raise BuildError("checksum requires HTTP(S) or Git sources")
 
     def add_sources(self, source: int) -> str:
@@ -103,34 +99,17 @@ class _CopyLowering:
     def _add_git(self, ref: GitRef) -> None:
         if not isinstance(self.instruction, AddInstruction):
             raise BuildError("source can't be a git ref for COPY", hint="ADD takes git repositories")
-        keep = self.instruction.keep_git_dir
-        if None not in (keep, ref.keep_git_dir) and keep != ref.keep_git_dir:
-            raise BuildError("inconsistent keep-git-dir configuration", hint="it is in the flag and in the URL")
-        if self.checksum and ref.checksum and self.checksum != ref.checksum:
-            raise BuildError(f'checksum mismatch "{self.checksum}" != "{ref.checksum}"')
-        op = GitSourceOp(
-            ref.remote,
-            ref.ref,
-            ref.subdir,
-            ref.checksum or self.checksum,
-            keep_git_dir=bool(keep if ref.keep_git_dir is None else ref.keep_git_dir),
-            submodules=ref.submodules is not False,
-            fetch_by_commit=ref.fetch_by_commit,
-            mtime=ref.mtime,
-        )
+        op = git_source(ref, self.checksum, keep_git_dir=self.instruction.keep_git_dir)
         self._add(self.step.add_internal(op, (), f"[internal] fetch {redact(ref.remote)}"), "/")
 
     def _add_url(self, url: str) -> None:
         if not isinstance(self.instruction, AddInstruction):
             raise BuildError("source can't be a URL for COPY", hint="ADD takes URLs")
-        if self.checksum and not is_digest(self.checksum):
-            raise BuildError(f'checksum "{self.checksum}" is not valid, expected sha256:<64 hex digits>')
         from builder.ops.fetch import redacted
 
-        filename = _filename(url)
-        op = HttpSourceOp(url, filename, self.checksum)
+        op = http_source(url, self.checksum)
         vertex = self.step.scope.add(Vertex(op, (), f"[internal] fetch {redacted(url)}", self.step.state.name))
-        self._add(vertex, filename, attempt_unpack=bool(self.instruction.unpack))
+        self._add(vertex, op.filename, attempt_unpack=bool(self.instruction.unpack))
 
     def _check_ignored(self, text: str) -> None:
         """A source that .dockerignore leaves out; exceptions in it make this too hard to tell."""
@@ -221,25 +200,3 @@ def _split_parents(text: str, system: str) -> tuple[str, tuple[str, ...], tuple[
     if not has_wildcard(parent) and not has_wildcard(pattern):
         required = (workpath.absolute("/", workpath.clean(f"{parent}/{pattern}"), system),)
     return parent, (pattern.removeprefix("/"),), required
-
-
-def is_url(text: str) -> bool:
-    """Whether a source is fetched over HTTP(S), and not as a git repository."""
-    return text.startswith(("http://", "https://")) and _git_ref(text) is None
-
-
-def _git_ref(text: str) -> GitRef | None:
-    """As parse_git_ref; one with a wrong query is none."""
-    try:
-        return parse_git_ref(text)
-    except DockerfileError:
-        return None
-
-
-def _filename(url: str) -> str:
-    """What a file fetched from `url` is called."""
-    try:
-        path = urlsplit(url).path
-    except ValueError:
-        path = ""
-    return posixpath.basename(unquote(path).rstrip("/")) or "__unnamed__"

@@ -30,7 +30,6 @@ class BuildOptions(NamedTuple):
     extra_hosts: tuple[str, ...] = ()
     shm_size: int = 0
     ulimits: tuple[str, ...] = ()
-    source_date_epoch: int | None = None
     targets: tuple[str, ...] = ()
     """Every --target, when there are several; `target` is the one that is lowered."""
     platforms: tuple[str, ...] = ()

@@ -19,9 +19,8 @@ from cache.snapshots import EMPTY
 def output_specs(
     outputs: Sequence[str], tags: Sequence[str], options: BuildOptions, *, load: bool = False
 ) -> list[OutputSpec]:
-    """What to write: every --output, and the local store for --tag, --load or when nothing else is asked for.
-
-    With SOURCE_DATE_EPOCH every timestamp of the image is clamped, those in its layers, too. Raises UsageError.
+    """What to write: every --output, and the local store for --tag, --load or when nothing else is asked for. Raises
+    UsageError.
     """
     specs = [parse_output(text) for text in outputs]
     specs = [
@@ -29,8 +28,6 @@ def output_specs(
     ]
     if tags or not specs or (load and not any(spec.type == "image" for spec in specs)):
         specs.append(OutputSpec("image", names=tuple(tags)))
-    if options.source_date_epoch is not None:
-        specs = [spec._replace(rewrite_timestamp=True) for spec in specs]
     if options.multi_platform:
         _check_platforms(specs)
         specs = [spec._replace(needs_index=True) for spec in specs]
@@ -45,11 +42,9 @@ def _check_platforms(specs: Sequence[OutputSpec]) -> None:
             raise UsageError(f"{kept} an image for one platform", hint="write an index: -o type=oci,dest=FILE")
 
 
-def write_outputs(
-    solver: Solver, specs: Sequence[OutputSpec], options: BuildOptions, *, stdout: BinaryIO
-) -> list[Exported]:
+def write_outputs(solver: Solver, specs: Sequence[OutputSpec], *, stdout: BinaryIO) -> list[Exported]:
     """Write every output; returns what each became. Raises BuildError when one cannot be written."""
-    images = [_image_input(solver, planned, options) for planned in solver.plan.images]
+    images = [_image_input(solver, planned) for planned in solver.plan.images]
     exported = []
     for spec in specs:
         if spec.dest:
@@ -60,14 +55,14 @@ def write_outputs(
     return exported
 
 
-def _image_input(solver: Solver, planned: PlannedImage, options: BuildOptions) -> ImageInput:
+def _image_input(solver: Solver, planned: PlannedImage) -> ImageInput:
     state = None if planned.vertex == SCRATCH else solver.states[planned.vertex]
     snapshot = EMPTY if state is None or state.result is None else state.result
     layers = solver.layer_states(planned.vertex)
     created = layers[-1].created_ns if layers else _created_without_layers(solver, planned)
     times = _entry_times(planned, layers, created)
     name = state.vertex.name if state is not None else ""
-    return ImageInput(planned, snapshot, times, created, name, options.source_date_epoch)
+    return ImageInput(planned, snapshot, times, created, name, planned.epoch)
 
 
 def _created_without_layers(solver: Solver, planned: PlannedImage) -> int:

@@ -182,6 +182,8 @@ class PlannedImage(NamedTuple):
     history: tuple[HistoryEntry, ...]
     base_layers: int
     target: str
+    epoch: int | None = None
+    """SOURCE_DATE_EPOCH in seconds, when something gave it."""
 
 
 class PlanWarning(NamedTuple):

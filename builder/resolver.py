@@ -6,16 +6,18 @@ digest.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from builder.contexts.kinds import is_remote
 from builder.errors import BuildError, UsageError
+from builder.fetcher import Fetcher
 from builder.image.importer import import_layout
 from builder.image.platform import platform_of
 from builder.image.stored import StoredImage, resolve_image
-from builder.plan import ImageSourceOp, LocalSourceOp
+from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
 from builder.sources import BaseSource
 from cache.store import Store
 from grammar.errors import DockerfileError
@@ -26,8 +28,14 @@ _LAYOUT = "oci-layout://"
 _IMAGE = "docker-image://"
 
 
+_SOURCES: dict[str, type[GitSourceOp | HttpSourceOp]] = {op.__name__: op for op in (GitSourceOp, HttpSourceOp)}
+
+
 class Resolution(NamedTuple):
-    """How a name was resolved: the words that find it again, and the manifest digest it led to."""
+    """How a name was resolved: the words that find it again, and the manifest digest it led to.
+
+    For the kinds `context-time` and `source-time` that is a number of seconds, "" for none.
+    """
 
     kind: str
     where: str
@@ -43,6 +51,12 @@ class StoreResolver:
         self.cwd = cwd
         self.contexts = {normal_name(name): value for name, value in contexts.items()}
         self.resolutions: list[Resolution] = []
+        self._main = ""
+        self._fetcher: Fetcher | None = None
+
+    def dates(self, main: str, fetcher: Fetcher) -> None:
+        """Say which context is the main one, and what fetches; without, no context has a time."""
+        self._main, self._fetcher = main, fetcher
 
     def directories(self) -> dict[str, str]:
         """The named contexts that are directories, by name."""
@@ -76,6 +90,32 @@ class StoreResolver:
         """See SourceResolver."""
         return self._source("image", name, name, platform)
 
+    def context_time(self, name: str) -> int | None:
+        """See SourceResolver."""
+        found = self._context_time(name)
+        self.resolutions.append(Resolution("context-time", name, "", "" if found is None else str(found)))
+        return found
+
+    def _context_time(self, name: str) -> int | None:
+        from builder.contexts.times import context_op
+
+        text = self._main if name == "context" else self.contexts.get(normal_name(name), "")
+        is_here = name == "context" and os.path.isdir(os.path.join(self.cwd, text))
+        op = None if is_here else context_op(text)
+        return None if op is None else self._source_time(op)
+
+    def source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
+        """See SourceResolver."""
+        found = self._source_time(op)
+        where = json.dumps([type(op).__name__, *op])
+        self.resolutions.append(Resolution("source-time", where, "", "" if found is None else str(found)))
+        return found
+
+    def _source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
+        from builder.contexts.times import seconds_of
+
+        return None if self._fetcher is None else seconds_of(op, self._fetcher)
+
     def _source(self, kind: str, where: str, name: str, platform: Platform) -> BaseSource:
         image = self._find(kind, where, platform.short)
         other = self._find(kind, where, "") if image is None and kind == "image" else None
@@ -108,11 +148,21 @@ class StoreResolver:
 
     def still_valid(self, resolution: Resolution) -> bool:
         """Whether a name leads to the same image as it did when the plan was made."""
+        if resolution.kind.endswith("-time"):
+            return self._still_dated(resolution)
         try:
             image = self._find(resolution.kind, resolution.where, resolution.platform)
         except BuildError:
             return False
         return image is not None and image.manifest_digest == resolution.manifest_digest
+
+    def _still_dated(self, resolution: Resolution) -> bool:
+        if resolution.kind == "context-time":
+            found = self._context_time(resolution.where)
+        else:
+            kind, *fields = json.loads(resolution.where)
+            found = self._source_time(_SOURCES[kind](*fields))
+        return resolution.manifest_digest == ("" if found is None else str(found))
 
 
 def normal_name(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
-from builder.plan import ImageSourceOp, LocalSourceOp
+from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
 from grammar.platforms import Platform
 
 
@@ -29,3 +29,9 @@ class SourceResolver(Protocol):
 
     def image(self, name: str, platform: Platform) -> BaseSource:
         """An image by name. Raises BuildError when there is none."""
+
+    def context_time(self, name: str) -> int | None:
+        """How old a context is ("context" is the main one), in seconds since 1970; None if nobody dates it."""
+
+    def source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
+        """How old what an operation fetches is, in seconds since 1970. Raises BuildError."""

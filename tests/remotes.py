@@ -88,6 +88,8 @@ class Server:
         self.password = ""
         self.speaks_v2 = True
         self.files: dict[str, bytes] = {}
+        self.headers: dict[str, str] = {}
+        """What answers that are files carry besides."""
         self.redirects: dict[str, str] = {}
         self.requests: list[tuple[str, dict[str, str]]] = []
 
@@ -146,7 +148,7 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted and given != base64.b64encode(wanted.encode()).decode():
             return self._send(401, {"WWW-Authenticate": "Basic realm=x"}, b"")
         if path in self.served.files:
-            return self._send(200, {}, self.served.files[path])
+            return self._send(200, self.served.headers, self.served.files[path])
         if path.startswith("/smart/"):
             return self._backend(path.removeprefix("/smart"), query, body)
         return self._file(path.removeprefix("/files"))

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
         fetcher = Fetcher(store, env.clock, secrets)
+        resolver.dates(args.context, fetcher)
         source = Source(fetcher, env.cwd, options.build_args, partial(_say, args, env))
         context = open_context(args.context, args.file, source)
         add_named(context, resolver.file_contexts(), source)
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
             try:
                 solver = _solve(plan, worker, args.jobs)
-                exported = write_outputs(solver, specs, options, stdout=env.stdout_bytes)
+                exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
             finally:
                 worker.reporter.close()
         except BuildError as error:

@@ -124,7 +124,6 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         extra_hosts=tuple([f"{each.host}:{each.ip}" for each in given.extra_hosts]),
         shm_size=given.shm_size,
         ulimits=tuple(map(str, given.ulimits)),
-        source_date_epoch=_epoch(given.build_args.get("SOURCE_DATE_EPOCH")),
         targets=tuple(args.target) if len(args.target) > 1 else (),
         platforms=tuple(platforms) if len(platforms) > 1 else (),
         multi_platform=given.multi_platform,
@@ -187,15 +186,6 @@ def _bytes(text: str, option: str) -> str:
         return str(parse_size(text))
     except DockerfileError as error:
         raise UsageError(f"{option}: {error.message}", hint=error.hint) from error
-
-
-def _epoch(text: str | None) -> int | None:
-    """SOURCE_DATE_EPOCH, if there is one."""
-    if not text:
-        return None
-    if not text.isdecimal():
-        raise UsageError(f'SOURCE_DATE_EPOCH "{text}" is not a number of seconds since 1970')
-    return int(text)
 
 
 def _build_args(words: Sequence[str], env: Environment) -> dict[str, str]:

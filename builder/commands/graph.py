@@ -30,7 +30,9 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     options = build_options.plan_options(args, env)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
-        source = Source(Fetcher(store, env.clock), env.cwd, options.build_args)
+        fetcher = Fetcher(store, env.clock)
+        resolver.dates(args.context, fetcher)
+        source = Source(fetcher, env.cwd, options.build_args)
         context = open_context(args.context, args.file, source)
         add_named(context, resolver.file_contexts(), source)
         try:

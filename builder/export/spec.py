@@ -44,7 +44,8 @@ class OutputSpec(NamedTuple):
     """"" when not said: gzip for archives, as they are for the store."""
     compression_level: int | None = None
     force_compression: bool = False
-    rewrite_timestamp: bool = False
+    rewrite_timestamp: bool | None = None
+    """None when not said: times in layers are clamped where SOURCE_DATE_EPOCH is given."""
     platform_split: bool | None = None
     needs_index: bool = False
     """Whether an image is put under an index though it is for one platform only."""
@@ -119,8 +120,8 @@ class _Attributes:
             compression=self.compression(),
             compression_level=self.level(),
             force_compression=self.flag("force-compression", False),
-            rewrite_timestamp=self.flag("rewrite-timestamp", False),
-            platform_split=self.flag("platform-split", False) if "platform-split" in self.attributes else None,
+            rewrite_timestamp=self.choice("rewrite-timestamp"),
+            platform_split=self.choice("platform-split"),
             annotations=annotations,
         )
 
@@ -152,6 +153,10 @@ class _Attributes:
         if value not in ("0", "f", "F", "false", "FALSE", "False"):
             self.fail(f"{key}={value} is not true or false")
         return False
+
+    def choice(self, key: str) -> bool | None:
+        """A flag, None when it is not there."""
+        return self.flag(key, False) if key in self.attributes else None
 
     def compression(self) -> str:
         value = self.attributes.get("compression", "")

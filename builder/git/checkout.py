@@ -52,7 +52,7 @@ def check_out(repository: Repository, wanted: Wanted, dest_dir: str, scratch_dir
             if wanted.subdir:
                 _move_subdir(repository.git.shown, tree, wanted.subdir, dest_dir)
         if wanted.commit_mtime:
-            seconds = int(repository.run("show", "--no-patch", "--format=%ct", wanted.commit))
+            seconds = repository.committed_seconds(wanted.commit)
             _set_times(dest_dir, max(0, min(seconds, _LATEST_SECONDS)) * 10**9)
 
 

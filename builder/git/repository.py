@@ -56,6 +56,10 @@ class Repository:
         except GitError as error:
             raise BuildError(f"{self.git.shown}: {revision.name} is not a commit") from error
 
+    def committed_seconds(self, commit: str) -> int:
+        """When a commit that is here was made, in seconds since 1970."""
+        return int(self.run("show", "--no-patch", "--format=%ct", commit))
+
     def _has(self, ref: str) -> bool:
         try:
             self.run("rev-parse", "--verify", "--quiet", ref)

@@ -46,6 +46,11 @@ class GitSource:
             return key
         return key | {"object": revision.name, "ref": revision.ref, "remote": self._git.access.url}
 
+    def committed_seconds(self) -> int:
+        """When the commit was made, in seconds since 1970. Raises BuildError."""
+        with opened(self._store, self._git, self.revision) as repository:
+            return repository.committed_seconds(repository.fetch(self.revision))
+
     def materialise(self, active: ActiveSnapshot) -> None:
         """Check the commit out into an empty active snapshot. Raises BuildError."""
         op = self._op

@@ -7,7 +7,7 @@ from typing import Any
 from builder.errors import BuildError
 from builder.lower import lower
 from builder.options import BuildOptions
-from builder.plan import ImageSourceOp, LocalSourceOp, Plan
+from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp, Plan
 from builder.sources import BaseSource
 from grammar.platforms import Platform
 from grammar.stages import parse
@@ -31,6 +31,12 @@ class Images:
 
     def named_context(self, name: str, platform: Platform) -> BaseSource | None:
         return BaseSource(LocalSourceOp(name), None, platform) if name in self.directories else None
+
+    def context_time(self, name: str) -> int | None:
+        return None
+
+    def source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
+        return None
 
     def image(self, name: str, platform: Platform) -> BaseSource:
         if name not in self.images:

@@ -7,7 +7,7 @@ from typing import Any
 from builder.config import DEFAULT_PATH
 from builder.errors import BuildError
 from builder.options import BuildOptions
-from builder.plan import ImageSourceOp
+from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp
 from builder.scope import Checks
 from builder.sources import BaseSource
 from grammar.ignore import IgnoreMatcher, read_patterns
@@ -33,6 +33,12 @@ class StubWorld:
     """A SourceResolver in which almost every image exists."""
 
     def named_context(self, name: str, platform: Platform) -> BaseSource | None:
+        return None
+
+    def context_time(self, name: str) -> int | None:
+        return None
+
+    def source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
         return None
 
     def image(self, name: str, platform: Platform) -> BaseSource:
