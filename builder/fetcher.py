@@ -38,7 +38,7 @@ class Fetcher:
 
         with self._lock:
             if op not in self._files:
-                self._files[op] = fetch_digest(op, self.store)
+                self._files[op] = fetch_digest(op, self.store, self._secrets)
             return self._files[op]
 
     def repository(self, op: GitSourceOp) -> GitSource:

@@ -2,7 +2,8 @@
 
 A `--checksum` that was fetched before needs no server. Otherwise the server is asked with what it called its last
 answer (ETag, or a Last-Modified old enough to be a strong validator, RFC 9110 section 8.8), and the digest of the bytes
-is what counts. Sends credentials of a URL to that host only and prints them nowhere. Knows no Dockerfile.
+is what counts. Sends credentials, of a URL or of a secret for its host, to that host only and prints them nowhere.
+Knows no Dockerfile. Source of the secrets' names: Dockerfile reference, ADD (HTTP_AUTH_HEADER_<host>, HTTP_AUTH_TOKEN_<host>).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from cache.errors import CacheError
 if TYPE_CHECKING:
     from http.client import HTTPResponse
 
+    from builder.git.access import SecretSource
     from cache.store import Store
 
 TIMEOUT_SECONDS = 60
@@ -49,17 +51,18 @@ class _Answer(NamedTuple):
     fetched: Fetched
 
 
-def fetch_digest(op: HttpSourceOp, store: Store) -> Fetched:
+def fetch_digest(op: HttpSourceOp, store: Store, secrets: SecretSource | None = None) -> Fetched:
     """Fetch a URL, or find that what the store has is still right; the bytes are in `store.blobs` afterwards.
 
-    Raises BuildError when the server cannot be reached or refuses, or for bytes that are not what `checksum` names.
+    Raises BuildError when the server cannot be reached or refuses, for bytes that are not what `checksum` names, and for
+    a secret for the host that cannot be read.
     """
     with _reported(op.url):
         expected = Digest.parse(op.checksum) if op.checksum else None
         known = _recall(op.url, store)
         if expected is not None and known is not None and known.fetched.digest == expected:
             return known.fetched
-        fetched = _ask(op.url, known, store)
+        fetched = _ask(op.url, known, store, _authorization(op.url, secrets))
     if expected is not None and fetched.digest != expected:
         raise BuildError(
             f"{redacted(op.url)}: digest mismatch: got {fetched.digest}, expected {expected}",
@@ -99,20 +102,48 @@ def redacted(url: str) -> str:
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
-def _ask(url: str, known: _Answer | None, store: Store) -> Fetched:
+def _authorization(url: str, secrets: SecretSource | None) -> str:
+    """The header that a secret gives for the URL's host, "" for none; a token counts before a whole header."""
+    host = urlsplit(url).netloc.rpartition("@")[2]
+    name, _, port = host.rpartition(":")
+    host = (name if name and (port.isdecimal() or not port) else host).removeprefix("[").removesuffix("]")
+    for prefix, scheme in (("HTTP_AUTH_TOKEN_", "Bearer "), ("HTTP_AUTH_HEADER_", "")):
+        secret = secrets.read(prefix + host) if secrets is not None else None
+        if secret is None:
+            continue
+        try:
+            header = scheme + secret.decode("latin-1").rstrip("\r\n")
+        except ValueError as error:
+            raise BuildError(f'secret "{prefix}{host}" cannot be a header') from error
+        if any(ord(character) < 0x20 or ord(character) == 0x7F for character in header):
+            raise BuildError(f'secret "{prefix}{host}" is not one line, so it cannot be a header')
+        return header
+    return ""
+
+
+def _ask(url: str, known: _Answer | None, store: Store, authorization: str) -> Fetched:
     from urllib.error import HTTPError
 
     try:
-        response = _opener().open(_request(url, known), timeout=TIMEOUT_SECONDS)
+        response = _opener(authorization).open(_request(url, known, authorization), timeout=TIMEOUT_SECONDS)
     except HTTPError as error:
         error.close()
         if error.code == 304 and known is not None:
             return known.fetched
-        raise BuildError(f"{redacted(url)}: the server answered {error.code} {error.reason}") from None
+        raise BuildError(
+            f"{redacted(url)}: the server answered {error.code} {error.reason}", hint=_hint(error.code, url)
+        ) from None
     with response:
         fetched = _download(response, url, store)
         _remember(url, response, fetched, store)
     return fetched
+
+
+def _hint(status: int, url: str) -> str | None:
+    if status not in (401, 403):
+        return None
+    host = urlsplit(redacted(url)).hostname
+    return f"if it wants a token, give one with --secret id=HTTP_AUTH_TOKEN_{host},env=VARIABLE"
 
 
 def _download(response: HTTPResponse, url: str, store: Store) -> Fetched:
@@ -129,7 +160,7 @@ def _download(response: HTTPResponse, url: str, store: Store) -> Fetched:
     return Fetched(writer.digest, (modified or 0) * 10**9)
 
 
-def _request(url: str, known: _Answer | None) -> Any:
+def _request(url: str, known: _Answer | None, authorization: str) -> Any:
     from urllib.request import Request
 
     parts = urlsplit(url)
@@ -140,16 +171,28 @@ def _request(url: str, known: _Answer | None) -> Any:
     path, query = (quote(part, safe="%/:=&?~+!$,;'@()*[]") for part in (parts.path, parts.query))
     address = urlunsplit((parts.scheme, host, path, query, ""))
     request = Request(address, headers=headers)  # noqa: S310 (the opener knows http and https alone)
-    if credentials:
-        token = base64.b64encode(unquote(credentials).encode()).decode("ascii")
+    if credentials and not authorization:
+        authorization = "Basic " + base64.b64encode(unquote(credentials).encode()).decode("ascii")
+    if authorization:
         # Unredirected: what is meant for this host must not reach the one that it redirects to.
-        request.add_unredirected_header("Authorization", f"Basic {token}")
+        request.add_unredirected_header("Authorization", authorization)
     return request
 
 
-def _opener() -> Any:
-    """An opener for http and https alone, with the proxies of the environment and at most ten redirects."""
+def _opener(authorization: str) -> Any:
+    """An opener for http and https alone, with the proxies of the environment and at most ten redirects.
+
+    A redirect within the same origin keeps the header that a secret gave.
+    """
     from urllib import request
+
+    class Redirects(request.HTTPRedirectHandler):
+        def redirect_request(self, old: Any, *answer: Any) -> Any:
+            new = super().redirect_request(old, *answer)
+            is_same = new is not None and urlsplit(old.full_url)[:2] == urlsplit(new.full_url)[:2]
+            if authorization and is_same and old.has_header("Authorization"):
+                new.add_unredirected_header("Authorization", authorization)
+            return new
 
     opener = request.OpenerDirector()
     for handler in (
@@ -157,7 +200,7 @@ def _opener() -> Any:
         request.UnknownHandler(),
         request.HTTPHandler(),
         request.HTTPSHandler(),
-        request.HTTPRedirectHandler(),
+        Redirects(),
         request.HTTPErrorProcessor(),
         request.HTTPDefaultErrorHandler(),
     ):

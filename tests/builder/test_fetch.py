@@ -201,6 +201,56 @@ def test_credentials_go_to_their_host_only(server: Served, store: Store) -> None
     assert "authorization" not in server.requests[1][1]
 
 
+class Secrets:
+    """Secrets by name, for `fetch_digest`."""
+
+    def __init__(self, **given: str) -> None:
+        self.ssh: dict[str, str] = {}
+        self._given = {name.replace("LOOPBACK", "127.0.0.1"): value.encode() for name, value in given.items()}
+
+    def read(self, secret_id: str) -> bytes | None:
+        return self._given.get(secret_id)
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ({"HTTP_AUTH_TOKEN_LOOPBACK": "s3cret\n"}, "Bearer s3cret"),
+        ({"HTTP_AUTH_HEADER_LOOPBACK": "Digest s3cret"}, "Digest s3cret"),
+        ({"HTTP_AUTH_HEADER_LOOPBACK": "Digest x", "HTTP_AUTH_TOKEN_LOOPBACK": "s3cret"}, "Bearer s3cret"),
+        ({"HTTP_AUTH_TOKEN_localhost": "s3cret", "HTTP_AUTH_TOKEN": "s3cret"}, None),
+    ],
+)
+def test_a_secret_for_the_host_is_sent(server: Served, store: Store, given: dict[str, str], sent: str | None) -> None:
+    fetch_digest(http(server.answer("/f", b"x")), store, Secrets(**given))
+    assert server.requests[0][1].get("authorization") == sent
+    assert not any(b"s3cret" in path.read_bytes() for path in Path(store.root).rglob("*") if path.is_file())
+
+
+def test_a_secret_stays_with_its_origin(server: Served, store: Store) -> None:
+    other = server.url.replace("127.0.0.1", "localhost")
+    server.answer("/a", status=302, Location="/b")
+    server.answer("/b", status=307, Location=f"{other}/c")
+    server.answer("/c", status=302, Location=f"{server.url}/d")
+    server.answer("/d", b"x")
+    fetch_digest(http(server.url + "/a"), store, Secrets(HTTP_AUTH_TOKEN_LOOPBACK="s3cret"))
+    sent = {path: headers.get("authorization") for path, headers in server.requests}
+    assert sent == {"/a": "Bearer s3cret", "/b": "Bearer s3cret", "/c": None, "/d": None}
+
+
+def test_a_secret_of_several_lines_is_no_header(server: Served, store: Store) -> None:
+    with pytest.raises(BuildError, match="is not one line") as caught:
+        fetch_digest(http(server.answer("/f", b"x")), store, Secrets(HTTP_AUTH_HEADER_LOOPBACK="a: s3cret\r\nX: y"))
+    assert "s3cret" not in str(caught.value)
+    assert server.requests == []
+
+
+def test_a_refusal_for_want_of_a_token_says_how_to_give_one(server: Served, store: Store) -> None:
+    with pytest.raises(BuildError, match="the server answered 401") as caught:
+        fetch_digest(http(server.answer("/f", status=401)), store)
+    assert "HTTP_AUTH_TOKEN_127.0.0.1" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize(
     "url",
     [

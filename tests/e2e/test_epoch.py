@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from datetime import UTC
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -66,9 +67,9 @@ class Built:
 
 
 def stamp(seconds: int) -> str:
-    from datetime import datetime, timezone
+    from datetime import datetime
 
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def test_a_git_context_gives_its_commits_time(pybuild: Pybuild, server: Server, tmp_path: Path) -> None:
