@@ -3,7 +3,7 @@
 A `--checksum` that was fetched before needs no server. Otherwise the server is asked with what it called its last
 answer (ETag, or a Last-Modified old enough to be a strong validator, RFC 9110 section 8.8), and the digest of the bytes
 is what counts. Sends credentials, of a URL or of a secret for its host, to that host only and prints them nowhere.
-Knows no Dockerfile. Source of the secrets' names: Dockerfile reference, ADD (HTTP_AUTH_HEADER_<host>, HTTP_AUTH_TOKEN_<host>).
+Knows no Dockerfile. Source: Dockerfile reference, ADD (HTTP_AUTH_HEADER_<host> and HTTP_AUTH_TOKEN_<host>).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class _Answer(NamedTuple):
 def fetch_digest(op: HttpSourceOp, store: Store, secrets: SecretSource | None = None) -> Fetched:
     """Fetch a URL, or find that what the store has is still right; the bytes are in `store.blobs` afterwards.
 
-    Raises BuildError when the server cannot be reached or refuses, for bytes that are not what `checksum` names, and for
-    a secret for the host that cannot be read.
+    Raises BuildError when the server cannot be reached or refuses, for bytes that are not what `checksum` names, and
+    for a secret for the host that cannot be read.
     """
     with _reported(op.url):
         expected = Digest.parse(op.checksum) if op.checksum else None

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cache import removal
 from cache.locks import Locks
 from cache.removal import remove_tree
 
@@ -108,3 +112,38 @@ def test_trees_of_any_depth_and_mode_are_removed(tmp_path):
     remove_tree(str(top))
     assert not top.exists()
     assert (tmp_path / "outside/kept").exists()
+
+
+@pytest.mark.parametrize("call", ["open", "scandir", "unlink", "rmdir"])
+def test_a_tree_that_another_removes_meanwhile(tmp_path, monkeypatch, call):
+    """A step that drops its directory meets a process that sweeps, which may be ahead at any moment."""
+    for moment in range(8):
+        top = tmp_path / f"top{moment}"
+        (top / "a/b").mkdir(parents=True)
+        for name in ("f", "a/f", "a/b/f"):
+            (top / name).write_text("x")
+        real, calls = getattr(os, call), itertools.count()
+
+        def other_is_ahead(*args, real=real, calls=calls, top=top, moment=moment, **options):
+            if next(calls) == moment:
+                monkeypatch.undo()
+                shutil.rmtree(top, ignore_errors=True)
+                monkeypatch.setattr(removal.os, call, real)
+            return real(*args, **options)
+
+        monkeypatch.setattr(removal.os, call, other_is_ahead)
+        remove_tree(str(top))
+        monkeypatch.undo()
+        assert not top.exists()
+
+
+def test_a_tree_that_many_remove_at_once(tmp_path):
+    for number in range(10):
+        top = tmp_path / str(number)
+        for name in range(30):
+            (top / f"{name}/x/y").mkdir(parents=True)
+            (top / f"{name}/x/f").write_text("x")
+        with ThreadPoolExecutor(6) as pool:
+            for done in [pool.submit(remove_tree, str(top)) for _ in range(6)]:
+                done.result()
+        assert not top.exists()
