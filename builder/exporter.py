@@ -15,7 +15,7 @@ from builder.export.spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
 from builder.image.names import ImageName, parse_names
 from builder.image.stored import chain_id_of, put_document, tag_image
-from cache.descriptor import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor
+from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_INDEX, Descriptor
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.snapshot import EMPTY
@@ -45,7 +45,7 @@ class Exported(NamedTuple):
     @property
     def config_id(self) -> str:
         """The digest of the image's config; "" where the result is an index, or no image."""
-        is_index = self.descriptor is not None and self.descriptor.media_type == MEDIA_INDEX
+        is_index = self.descriptor is not None and self.descriptor.media_type in (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
         return "" if is_index or len(self.image_ids) != 1 else str(self.image_ids[0])
 
 
@@ -107,22 +107,28 @@ def export(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdou
 
 
 def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, names: Sequence[ImageName]) -> Exported:
-    """Nothing is compressed unless the output asks for it; documents that are there already are not written again."""
-    if len(images) != 1:
-        raise UsageError("the local store keeps one platform of an image", hint="give one --platform, or use type=oci")
-    image = images[0]
-    annotations = pick_annotations(output.annotations, "manifest", image.planned.platform)
-    if output.compression or output.force_compression or _rewrites(image, output):
-        packed = _pack(store, image, output, default="none")
-        _register_layers(store, image, packed)
-    else:
-        packed = pack_local(store, image, annotations)
-    put_document(store, packed.config_raw)
-    put_document(store, packed.manifest_raw)
-    tag_image(store, packed.manifest_digest, packed.manifest.config.digest, names)
-    marks = {IMAGE_CREATED: packed.created}
-    descriptor = Descriptor(MEDIA_MANIFEST, packed.manifest_digest, len(packed.manifest_raw), marks)
-    return _exported(descriptor, [packed], names)
+    """Nothing is compressed unless the output asks for it; documents that are there already are not written again.
+
+    Several platforms are several images under one index.
+    """
+    from builder.export.archive import plan_archive
+
+    packed = [_pack_for_store(store, image, output) for image in images]
+    planned = plan_archive(packed, names, output.annotations, docker=False, index=output.needs_index)
+    for raw in planned.documents.values():
+        put_document(store, raw)
+    digest = planned.descriptor.digest
+    is_index = planned.descriptor.media_type in (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
+    tag_image(store, digest, digest if is_index else packed[0].manifest.config.digest, names)
+    return _exported(planned.descriptor, packed, names)
+
+
+def _pack_for_store(store: Store, image: ImageInput, output: OutputSpec) -> PackedImage:
+    if not (output.compression or output.force_compression or _rewrites(image, output)):
+        return pack_local(store, image, pick_annotations(output.annotations, "manifest", image.planned.platform))
+    packed = _pack(store, image, output, default="none")
+    _register_layers(store, image, packed)
+    return packed
 
 
 def _register_layers(store: Store, image: ImageInput, packed: PackedImage) -> None:
@@ -180,7 +186,7 @@ def _rewrites(image: ImageInput, output: OutputSpec) -> bool:
 
 def _exported(descriptor: Descriptor, packed: Sequence[PackedImage], names: Sequence[ImageName]) -> Exported:
     ids = tuple([image.manifest.config.digest for image in packed])
-    if descriptor.media_type != MEDIA_INDEX:
+    if descriptor.media_type not in (MEDIA_INDEX, MEDIA_DOCKER_INDEX):
         marks = {"config.digest": str(ids[0]), **(descriptor.annotations or {})}
         descriptor = descriptor._replace(annotations=marks)
     return Exported(str(descriptor.digest), ids, tuple([str(name) for name in names]), descriptor)

@@ -48,9 +48,12 @@ def write_metadata(path: str, exported: Sequence[Exported]) -> None:
 
 
 def image_ids(exported: Sequence[Exported]) -> list[str]:
-    """The id of each target's image: its config's digest, of one under an index the index's."""
+    """The id of each target's image: its config's digest, of one under an index the index's.
+
+    Of several outputs the last that is an image counts: the local store's, which is where an id leads to something.
+    """
     found: dict[str, str] = {}
     for each in exported:
         if each.image_ids:
-            found.setdefault(each.target, each.config_id or each.digest)
+            found[each.target] = each.config_id or each.digest
     return list(found.values())

@@ -37,9 +37,10 @@ def output_specs(
 def _check_platforms(specs: Sequence[OutputSpec]) -> None:
     """Say before the build what could not be written after it."""
     for spec in specs:
-        if spec.type in ("image", "docker"):
-            kept = "the local store keeps" if spec.type == "image" else "a docker archive holds"
-            raise UsageError(f"{kept} an image for one platform", hint="write an index: -o type=oci,dest=FILE")
+        if spec.type == "docker":
+            raise UsageError(
+                "a docker archive holds an image for one platform", hint="write an index: -o type=oci,dest=FILE"
+            )
 
 
 def write_outputs(solver: Solver, specs: Sequence[OutputSpec], *, stdout: BinaryIO) -> list[Exported]:

@@ -15,8 +15,7 @@ from builder.contexts.kinds import is_remote
 from builder.errors import BuildError, UsageError
 from builder.fetcher import Fetcher
 from builder.image.importer import import_layout
-from builder.image.platform import platform_of
-from builder.image.stored import StoredImage, resolve_image
+from builder.image.stored import StoredImage, platforms_of, resolve_image
 from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
 from builder.sources import BaseSource
 from cache.store import Store
@@ -118,10 +117,10 @@ class StoreResolver:
 
     def _source(self, kind: str, where: str, name: str, platform: Platform) -> BaseSource:
         image = self._find(kind, where, platform.short)
-        other = self._find(kind, where, "") if image is None and kind == "image" else None
-        if other is not None:
+        others = platforms_of(self.store, where) if image is None and kind == "image" else ()
+        if others:
             raise BuildError(
-                f"{where}: the image is for {platform_of(other.config)}, not for {platform.short}",
+                f"{where}: the image is for {' and '.join(others)}, not for {platform.short}",
                 hint=f"give one that is with --build-context {name}=oci-layout://DIR",
             )
         if image is None:

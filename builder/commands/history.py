@@ -17,6 +17,7 @@ _MAX_WIDTH = 45
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild history`."""
     parser.add_argument("image", metavar="IMAGE", help="a name, a digest, or the start of an id")
+    parser.add_argument("--platform", default="", metavar="OS/ARCH", help="of an image for several, the one for this")
     parser.add_argument("--no-trunc", action="store_true", help="show whole ids and instructions")
     parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print a line for each step."""
     with Store.open(env.root) as store:
-        rows = history_rows(store, require_image(store, args.image))
+        rows = history_rows(store, require_image(store, args.image, args.platform))
     if args.format == "json":
         env.stdout.write("".join(json.dumps(_document(row, env.clock()), ensure_ascii=False) + "\n" for row in rows))
     else:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from builder.commands import Environment
 from builder.errors import BuildError
 from builder.image.describe import human_age, human_size, layer_sizes, short_id, table
 from builder.image.names import familiar_parts
-from builder.image.stored import StoredImage, read_image
+from builder.image.platform import platform_of
+from builder.image.stored import StoredImage, read_images
 from builder.image.timestamp import parse_time
 from cache.digest import Digest
 from cache.errors import CacheError
@@ -20,15 +21,15 @@ from cache.store import Store
 
 
 class _Row(NamedTuple):
-    """One name of one image; `image` is None when its documents cannot be read."""
+    """One name of an image, or of an index over `images`; there are none when the documents cannot be read."""
 
     record: ImageRecord
-    image: StoredImage | None
+    images: Sequence[StoredImage]
     size: int
 
     @property
     def created(self) -> str:
-        return str(self.image.config.get("created") or "") if self.image else ""
+        return max((str(image.config.get("created") or "") for image in self.images), default="")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +64,10 @@ def _rows(store: Store) -> Iterator[_Row]:
         if not record.name and record.manifest_digest in named:
             continue
         try:
-            image = read_image(store, Digest(record.manifest_digest))
-            yield _Row(record, image, sum(layer_sizes(store, image)))
+            images = read_images(store, Digest(record.manifest_digest))
+            yield _Row(record, images, sum(size for image in images for size in layer_sizes(store, image)))
         except (BuildError, CacheError):
-            yield _Row(record, None, 0)
+            yield _Row(record, (), 0)
 
 
 def _spellings(name: str) -> tuple[str, ...]:
@@ -88,6 +89,7 @@ def _document(row: _Row, now_ns: int) -> dict[str, object]:
         "CreatedAt": row.created,
         "CreatedSince": human_age(row.created, now_ns),
         "Size": row.size,
+        "Platforms": [platform_of(image.config) for image in row.images],
     }
 
 
@@ -96,7 +98,7 @@ def _table(rows: list[_Row], args: argparse.Namespace, now_ns: int) -> str:
     lines = []
     for row in rows:
         digest = [str(row.record.manifest_digest)] if args.digests else []
-        size = human_size(row.size) if row.image else "damaged"
+        size = human_size(row.size) if row.images else "damaged"
         lines.append(
             [*familiar_parts(row.record.name), *digest, _id(row, args.no_trunc), human_age(row.created, now_ns), size]
         )

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hostname", default="", help="the name of the machine (default: the id of the container)")
     add("--network", default="default", choices=words.NETWORKS, help="none, or that of the host (the default)")
     add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
+    add("--platform", default="", metavar="OS/ARCH", help="which image of several (default: this machine's)")
     add("--read-only", action="store_true", help="let nothing be written outside of volumes")
     add("-i", "--interactive", action="store_true", help="pass stdin on")
     add("-t", "--tty", action="store_true", help="give the program a terminal")
@@ -78,7 +79,7 @@ def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Envir
     from cache.store import Store
 
     with Store.open(env.root) as store:
-        image = find_image(store, name, env.cwd, env.clock)
+        image = find_image(store, name, env.cwd, env.clock, platform=args.platform)
         request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
         return run(request, store, launcher)
 

@@ -6,11 +6,12 @@ import argparse
 import os
 
 from builder.commands import Environment
+from builder.export.annotation import index_annotations
 from builder.export.archive import plan_archive, write_archive
 from builder.export.file import open_destination
 from builder.export.pack import Compression, pack_stored
 from builder.image.names import parse_names
-from builder.image.stored import find_record, require_image
+from builder.image.stored import read_images, require_image, require_record
 from cache.store import Store
 
 
@@ -19,16 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a name, a digest, or the start of an id")
     parser.add_argument("-o", "--output", default="-", metavar="FILE", help="the archive, - for standard output")
     parser.add_argument("--format", choices=("docker", "oci"), default="docker", help="docker: for docker load too")
+    which = "of an image for several only this one (default: all of them in oci, this machine's in docker)"
+    parser.add_argument("--platform", default="", metavar="OS/ARCH", help=which)
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Write the archive, under the name that the image was asked for by."""
     with Store.open(env.root) as store:
-        record = find_record(store, args.image)
-        image = require_image(store, args.image)
-        names = parse_names([record.name] if record is not None and record.name else [])
-        packed = pack_stored(store, image, Compression())
-        archive = plan_archive([packed], names, docker=args.format == "docker")
+        record = require_record(store, args.image)
+        names = parse_names([record.name] if record.name else [])
+        image = require_image(store, args.image, args.platform)
+        is_whole = args.format == "oci" and not args.platform
+        images = read_images(store, record.manifest_digest) if is_whole else [image]
+        packed = [pack_stored(store, each, Compression()) for each in images]
+        annotations = index_annotations(store, record.manifest_digest) if len(packed) > 1 else ()
+        archive = plan_archive(packed, names, annotations, docker=args.format == "docker")
         dest = args.output if args.output == "-" else os.path.join(env.cwd, args.output)
         with open_destination(dest, env.stdout_bytes) as sink:
             write_archive([archive], store.blobs, sink)

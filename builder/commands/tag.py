@@ -6,7 +6,7 @@ import argparse
 
 from builder.commands import Environment
 from builder.image.names import parse_names
-from builder.image.stored import require_image, tag_image
+from builder.image.stored import require_record, tag_image
 from cache.store import Store
 
 
@@ -20,6 +20,6 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     """Add the names."""
     names = parse_names(args.name)
     with Store.open(env.root) as store:
-        image = require_image(store, args.image)
-        tag_image(store, image.manifest_digest, image.config_digest, names)
+        record = require_record(store, args.image)
+        tag_image(store, record.manifest_digest, record.config_digest, names)
     return 0

@@ -64,6 +64,7 @@ def plan_archive(
 
     `docker` adds the `manifest.json` that `docker load` reads, which needs a single image (BuildError).
     """
+    _check_platforms(images, annotations)
     documents: dict[Digest, bytes] = {}
     layers: dict[Digest, int] = {}
     for image in images:
@@ -84,6 +85,19 @@ def plan_archive(
     documents[digest] = raw
     marks = {_CREATED: max(image.created for image in images), **pick_annotations(annotations, "index-descriptor")}
     return Archive(Descriptor(MEDIA_INDEX, digest, len(raw), marks), documents, layers, tuple(names), None)
+
+
+def _check_platforms(images: Sequence[PackedImage], annotations: Sequence[Annotation]) -> None:
+    """Of several images; with a single one BuildKit lets what is for another platform pass."""
+    if len(images) == 1:
+        return
+    found = {image.platform for image in images}
+    for annotation in annotations:
+        if annotation.platform and annotation.platform not in found:
+            raise BuildError(
+                f"invalid annotation: no platform {annotation.platform} found in source",
+                hint=f"the image is for {', '.join(sorted(found))}",
+            )
 
 
 def _manifest_entry(image: PackedImage, annotations: Sequence[Annotation]) -> Descriptor:

@@ -1,6 +1,7 @@
 """Images of the local store: two documents in its blobs, a row for each name, and a chain of snapshots.
 
-Finding them by name or id, naming them. What is not in the store is None here; fetching it is somebody else's business.
+A name may mean an index over images for several platforms instead, whose row has the index's digest as id, too. Finding
+images by name or id, naming them. What is not in the store is None here; fetching it is somebody else's business.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import Any, NamedTuple
 
 from builder.errors import BuildError
 from builder.image.config import diff_ids, parse_config
-from builder.image.manifest import Manifest, parse_manifest
+from builder.image.manifest import Index, Manifest, parse_manifest
 from builder.image.names import ImageName, parse_name
-from builder.image.platform import choose, platform_of
+from builder.image.platform import choose, host_platform, platform_of
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
 from cache.images import ImageRecord
@@ -58,18 +59,30 @@ def with_config(manifest_digest: Digest, manifest: Manifest, config_raw: bytes) 
     return StoredImage(manifest_digest, manifest.config.digest, config, manifest, chain_id_of(layers))
 
 
+def read_images(store: Store, digest: Digest) -> list[StoredImage]:
+    """Return the image with this manifest, or all that an index with this digest lists; CacheError as `read_image`."""
+    document = parse_manifest(store.blobs.read(digest), f"manifest {digest}")
+    if isinstance(document, Index):
+        return [read_image(store, entry.digest) for entry in document.manifests]
+    return [with_config(digest, document, store.blobs.read(document.config.digest))]
+
+
 def resolve_image(store: Store, text: str, platform: str = "") -> StoredImage | None:
     """Return the image that `name[:tag][@digest]` or an id (`sha256:<hex>`, or the start of it) names, None if none.
 
-    An image that does not run on `platform` ("" for any) is None as well. Names come before ids.
+    An image that does not run on `platform` ("" for any) is None as well. Of several under one name the one for the
+    platform is taken, without one that for this machine, or else the first. Names come before ids.
     """
     record = find_record(store, text)
     if record is None:
         return None
-    image = read_image(store, Digest(record.manifest_digest))
-    if platform and choose([platform_of(image.config)], platform) is None:
-        return None
-    return image
+    images = read_images(store, Digest(record.manifest_digest))
+    if len(images) == 1 and not platform:
+        return images[0]
+    chosen = choose([platform_of(image.config) for image in images], platform or host_platform())
+    if chosen is None:
+        return None if platform or not images else images[0]
+    return images[chosen]
 
 
 def find_record(store: Store, text: str) -> ImageRecord | None:
@@ -98,15 +111,34 @@ def _find_id(store: Store, text: str) -> ImageRecord | None:
     return found[0] if found else None
 
 
-def require_image(store: Store, text: str) -> StoredImage:
-    """Return the image that a name or an id names; BuildError when the store has none."""
+def require_image(store: Store, text: str, platform: str = "") -> StoredImage:
+    """Return the image that a name or an id names, for a platform; BuildError when the store has none."""
     try:
-        image = resolve_image(store, text)
+        image = resolve_image(store, text, platform)
+        others = platforms_of(store, text) if image is None and platform else ()
     except CacheError as error:
         raise BuildError(f"image {text!r} is damaged: {error}", hint=error.hint) from error
+    if others:
+        raise BuildError(f"image {text!r} is not for {platform}", hint=f"it is for {', '.join(others)}")
     if image is None:
         raise BuildError(f"no such image: {text!r}", hint="`pybuild images` lists what there is")
     return image
+
+
+def platforms_of(store: Store, text: str) -> tuple[str, ...]:
+    """Return the platforms of all images that a name or an id names; CacheError as `read_image`."""
+    record = find_record(store, text)
+    if record is None:
+        return ()
+    return tuple([platform_of(image.config) for image in read_images(store, Digest(record.manifest_digest))])
+
+
+def require_record(store: Store, text: str) -> ImageRecord:
+    """Return the row of the image or index that a name or an id names; BuildError when the store has none."""
+    record = find_record(store, text)
+    if record is None:
+        raise BuildError(f"no such image: {text!r}", hint="`pybuild images` lists what there is")
+    return record
 
 
 def put_document(store: Store, raw: bytes) -> Digest:

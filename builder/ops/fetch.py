@@ -189,8 +189,9 @@ def _opener(authorization: str) -> Any:
     class Redirects(request.HTTPRedirectHandler):
         def redirect_request(self, old: Any, *answer: Any) -> Any:
             new = super().redirect_request(old, *answer)
-            is_same = new is not None and urlsplit(old.full_url)[:2] == urlsplit(new.full_url)[:2]
-            if authorization and is_same and old.has_header("Authorization"):
+            if new is None or not (authorization and old.has_header("Authorization")):
+                return new
+            if urlsplit(old.full_url)[:2] == urlsplit(new.full_url)[:2]:
                 new.add_unredirected_header("Authorization", authorization)
             return new
 

@@ -7,7 +7,7 @@ import stat
 from collections.abc import Callable
 
 from builder.errors import BuildError
-from builder.image.stored import StoredImage, read_image, resolve_image
+from builder.image.stored import StoredImage, platforms_of, read_image, resolve_image
 from cache.compression import detect
 from cache.digest import Digest
 from cache.errors import CacheError
@@ -18,23 +18,26 @@ _SETTLED_NS = 2 * 10**9
 """A file that changed this recently may change again without any of its times showing it."""
 
 
-def find_image(store: Store, text: str, cwd: str, clock: Callable[[], int]) -> StoredImage:
-    """The image; one that lies in an archive (plain or compressed) or in an OCI layout (`DIR[:TAG]`) is imported first,
-    without a name. BuildError when there is none."""
+def find_image(store: Store, text: str, cwd: str, clock: Callable[[], int], *, platform: str = "") -> StoredImage:
+    """The image for a platform ("": this machine's, or whatever there is); one that lies in an archive (plain or
+    compressed) or in an OCI layout (`DIR[:TAG]`) is imported first, without a name. BuildError when there is none."""
     path = os.path.join(cwd, text)
     if _is_archive(path):
-        return _from_archive(store, path, clock)
+        return _from_archive(store, path, clock, platform)
     if os.path.exists(path) or ":" in text:
-        image = _from_layout(store, text, cwd)
+        image = _from_layout(store, text, cwd, platform)
         if image is not None:
             return image
-    image = resolve_image(store, text)
+    image = resolve_image(store, text, platform)
     if image is None:
+        others = platforms_of(store, text) if platform else ()
+        if others:
+            raise BuildError(f'image "{text}" is not for {platform}', hint=f"it is for {', '.join(others)}")
         raise BuildError(f'no such image: "{text}"', hint=_hint(store, text, path))
     return image
 
 
-def _from_layout(store: Store, text: str, cwd: str) -> StoredImage | None:
+def _from_layout(store: Store, text: str, cwd: str, platform: str) -> StoredImage | None:
     """The image of `DIR[:TAG]`, None when there is no such layout."""
     from builder.image.layout import INDEX_FILE, split_layout_name
 
@@ -43,7 +46,7 @@ def _from_layout(store: Store, text: str, cwd: str) -> StoredImage | None:
         return None
     from builder.image.importer import import_layout
 
-    return import_layout(store, os.path.join(cwd, directory), wanted)
+    return import_layout(store, os.path.join(cwd, directory), wanted, platform)
 
 
 def _is_archive(path: str) -> bool:
@@ -59,11 +62,11 @@ def _is_archive(path: str) -> bool:
     return detect(head) != "none" or head[offset:].startswith(magic)
 
 
-def _from_archive(store: Store, path: str, clock: Callable[[], int]) -> StoredImage:
+def _from_archive(store: Store, path: str, clock: Callable[[], int], platform: str) -> StoredImage:
     """The only image of an archive. One that has not changed since it was last imported is not read again."""
     status = os.stat(path)
     fields = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    key = f"archive {' '.join(map(str, fields))}"
+    key = f"archive {' '.join(map(str, fields))}{f' {platform}' if platform else ''}"
     known = store.memo.get(key)
     if known is not None:
         image = _read_known(store, known.decode("ascii"))
@@ -71,7 +74,7 @@ def _from_archive(store: Store, path: str, clock: Callable[[], int]) -> StoredIm
             return image
     from builder.image.importer import import_archive
 
-    found = {image.manifest_digest: (names, image) for names, image in import_archive(store, path)}
+    found = {image.manifest_digest: (names, image) for names, image in import_archive(store, path, platform)}
     if len(found) != 1:
         listed = ", ".join(str(name) for names, _ in found.values() for name in names)
         raise BuildError(

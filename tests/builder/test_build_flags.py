@@ -162,7 +162,7 @@ def test_local_store_is_an_output_on_request() -> None:
     assert [spec.type for spec in output_specs([], [], BuildOptions(), load=True)] == ["image"]
 
 
-@pytest.mark.parametrize(("outputs", "tags"), [([], []), ([], ["a"]), (["type=docker,dest=x"], [])])
+@pytest.mark.parametrize(("outputs", "tags"), [(["type=docker,dest=x"], []), (["type=docker,dest=x"], ["a"])])
 def test_what_holds_one_platform_is_refused_before_the_build(outputs: list[str], tags: list[str]) -> None:
     options = BuildOptions(platforms=("linux/amd64", "linux/arm64"), multi_platform=True)
     with pytest.raises(UsageError, match="one platform") as caught:
