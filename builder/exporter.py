@@ -57,6 +57,8 @@ def export_targets(
     Of several every image is named by its target: `name` becomes `name:target`, `name:tag` `name:tag-target`. An
     archive has them all, a tree has a directory for each.
     """
+    if output.epoch is not None:
+        images = [image._replace(epoch=output.epoch) for image in images]
     groups: dict[str, list[ImageInput]] = {}
     for image in images:
         groups.setdefault(image.planned.target, []).append(image)
@@ -94,6 +96,8 @@ def export(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdou
 
     The same input gives the same bytes. A file is replaced as a whole or not at all.
     """
+    if output.epoch is not None:
+        images = [image._replace(epoch=output.epoch) for image in images]
     with _store_errors(output):
         if output.type == "image":
             return _to_store(store, images, output, parse_names(output.names))
@@ -124,7 +128,7 @@ def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, na
 
 
 def _pack_for_store(store: Store, image: ImageInput, output: OutputSpec) -> PackedImage:
-    if not (output.compression or output.force_compression or _rewrites(image, output)):
+    if not (output.compression or output.force_compression or output.docker_types or _rewrites(image, output)):
         return pack_local(store, image, pick_annotations(output.annotations, "manifest", image.planned.platform))
     packed = _pack(store, image, output, default="none")
     _register_layers(store, image, packed)
@@ -176,6 +180,7 @@ def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) 
         image,
         Compression(kind, output.compression_level, output.force_compression),
         rewrite_timestamp=_rewrites(image, output),
+        docker_types=output.docker_types,
         annotations=pick_annotations(output.annotations, "manifest", image.planned.platform),
     )
 
@@ -193,12 +198,16 @@ def _exported(descriptor: Descriptor, packed: Sequence[PackedImage], names: Sequ
 
 
 def _to_directory(store: Store, images: Sequence[ImageInput], output: OutputSpec) -> None:
-    from builder.export.local import write_tree
+    from builder.export.local import keep_only, write_tree
     from builder.export.walk import walk_merged
 
+    kept: set[str] = set()
     for image, prefix in zip(images, _prefixes(images, output), strict=True):
         dest = f"{output.dest.rstrip('/')}/{prefix}" if prefix else output.dest
-        write_tree(walk_merged(store.snapshots.lower_dirs(image.snapshot)), dest)
+        write_tree(walk_merged(store.snapshots.lower_dirs(image.snapshot)), dest, delete=output.delete)
+        kept.add(prefix.rstrip("/"))
+    if output.delete and "" not in kept:
+        keep_only(output.dest, kept)
 
 
 def _to_tar(store: Store, groups: Mapping[str, Sequence[ImageInput]], output: OutputSpec, stdout: ByteOutput) -> None:

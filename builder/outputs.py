@@ -26,6 +26,8 @@ def output_specs(
     specs = [
         spec._replace(names=spec.names or tuple(tags)) if spec.type in ("oci", "docker") else spec for spec in specs
     ]
+    if sum(spec.dest == "-" for spec in specs) > 1:
+        raise UsageError("several outputs want standard output", hint="give all but one a file: dest=FILE")
     if tags or not specs or (load and not any(spec.type == "image" for spec in specs)):
         specs.append(OutputSpec("image", names=tuple(tags)))
     if options.multi_platform:

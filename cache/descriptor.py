@@ -66,3 +66,8 @@ class Descriptor(NamedTuple):
 def oci_layer_type(media_type: str) -> str:
     """The OCI media type for the same bytes; types that Docker does not name its own way stay as they are."""
     return _OCI_LAYER.get(media_type, media_type)
+
+
+def docker_layer_type(media_type: str) -> str:
+    """Docker's media type for the same bytes."""
+    return next((docker for docker, oci in _OCI_LAYER.items() if oci == media_type), media_type)

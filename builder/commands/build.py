@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment, build_options
+from builder.commands.entitlements import check_deletes, parse_entitlements
 from builder.context import BuildContext
 from builder.contexts.kinds import is_git_over_ssh
 from builder.contexts.opening import Source, add_named, open_context
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
         return run_call(args, env)
     options = build_options.plan_options(args, env)
-    specs = _output_specs(args, options)
+    specs = _output_specs(args, options, env)
     secrets = _secrets(args, env)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
@@ -83,13 +84,15 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
     if ".." in args.cgroup_parent.split("/"):
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
-    return Sandbox(frozenset(args.allow), limits, cgroup_parent=args.cgroup_parent.strip("/"), debug_shell=shell)
+    allowed = parse_entitlements(args.allow, args.network)
+    return Sandbox(allowed, limits, cgroup_parent=args.cgroup_parent.strip("/"), debug_shell=shell)
 
 
-def _output_specs(args: argparse.Namespace, options: BuildOptions) -> list[OutputSpec]:
+def _output_specs(args: argparse.Namespace, options: BuildOptions, env: Environment) -> list[OutputSpec]:
     if args.push:
         raise UsageError("--push: this version writes to no registry", hint="write an archive: -o type=oci,dest=FILE")
     specs = output_specs(args.output, args.tag, options, load=args.load)
+    check_deletes(specs, parse_entitlements(args.allow, args.network), env.cwd)
     if not args.annotation:
         return specs
     from builder.export.annotation import annotated

@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--annotation", action="append", default=[], metavar="[WHERE,…:]KEY=VALUE", help=note)
     add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR", help="for RUN --mount=type=secret")
     add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
-    add("--allow", action="append", default=[], metavar="ENTITLEMENT", help="grant security.insecure")
+    allow = "grant security.insecure, network.host or buildx.local.delete"
+    add("--allow", action="append", default=[], metavar="ENTITLEMENT", help=allow)
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
     add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
     shell = "when a RUN fails, open a shell in its sandbox: on-error or off (default: off)"

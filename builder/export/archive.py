@@ -23,7 +23,7 @@ from builder.image.names import ImageName
 from builder.image.platform import platform_document
 from builder.image.select import IMAGE_NAME, REF_NAME
 from cache.blobs import BlobStore
-from cache.descriptor import MEDIA_INDEX, MEDIA_MANIFEST, Descriptor
+from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX, Descriptor
 from cache.digest import Digest, sha256_bytes
 
 DOCKER_FILE = "manifest.json"
@@ -65,6 +65,8 @@ def plan_archive(
     `docker` adds the `manifest.json` that `docker load` reads, which needs a single image (BuildError).
     """
     _check_platforms(images, annotations)
+    if _has_docker_types(images) and any(annotation.place != "manifest" for annotation in annotations):
+        raise BuildError('annotations of indexes and descriptors cannot be written with "oci-mediatypes=false"')
     documents: dict[Digest, bytes] = {}
     layers: dict[Digest, int] = {}
     for image in images:
@@ -80,11 +82,16 @@ def plan_archive(
         if any(annotation.place.startswith("index") for annotation in annotations):
             raise BuildError("an image for one platform has no index to annotate", hint="use annotation.KEY=VALUE")
         return Archive(entries[0], documents, layers, tuple(names), _docker_entry(images[0], names) if docker else None)
-    raw = encode_manifest(Index(tuple(entries), pick_annotations(annotations, "index") or None))
+    media_type = MEDIA_DOCKER_INDEX if _has_docker_types(images) else MEDIA_INDEX
+    raw = encode_manifest(Index(tuple(entries), pick_annotations(annotations, "index") or None, media_type))
     digest = sha256_bytes(raw)
     documents[digest] = raw
     marks = {_CREATED: max(image.created for image in images), **pick_annotations(annotations, "index-descriptor")}
-    return Archive(Descriptor(MEDIA_INDEX, digest, len(raw), marks), documents, layers, tuple(names), None)
+    return Archive(Descriptor(media_type, digest, len(raw), marks), documents, layers, tuple(names), None)
+
+
+def _has_docker_types(images: Sequence[PackedImage]) -> bool:
+    return images[0].manifest.media_type == MEDIA_DOCKER_MANIFEST
 
 
 def _check_platforms(images: Sequence[PackedImage], annotations: Sequence[Annotation]) -> None:
@@ -103,7 +110,7 @@ def _check_platforms(images: Sequence[PackedImage], annotations: Sequence[Annota
 def _manifest_entry(image: PackedImage, annotations: Sequence[Annotation]) -> Descriptor:
     marks = {_CREATED: image.created, **pick_annotations(annotations, "manifest-descriptor", image.platform)}
     platform = platform_document(image.platform)
-    return Descriptor(MEDIA_MANIFEST, image.manifest_digest, len(image.manifest_raw), marks, platform)
+    return Descriptor(image.manifest.media_type, image.manifest_digest, len(image.manifest_raw), marks, platform)
 
 
 def _docker_entry(image: PackedImage, names: Sequence[ImageName]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
 from typing import NamedTuple
 
@@ -22,15 +22,17 @@ _CHUNK = 8 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def write_tree(entries: Iterable[MergedEntry], dest: str) -> None:
+def write_tree(entries: Iterable[MergedEntry], dest: str, *, delete: bool = False) -> None:
     """Write a tree, parents first, into the directory `dest`, which is made when it is missing.
+
+    `delete` removes what the directory had and the tree has not.
 
     Not atomic: an error, a BuildError that names the path, leaves what was written so far.
     """
     path = dest
     try:
         os.makedirs(dest, exist_ok=True)
-        with TreeWriter(dest) as writer:
+        with TreeWriter(dest, delete=delete) as writer:
             for entry in entries:
                 path = dest.rstrip("/") + entry.path
                 writer.add(entry)
@@ -40,19 +42,40 @@ def write_tree(entries: Iterable[MergedEntry], dest: str) -> None:
         raise output_error(path, error) from error
 
 
+def keep_only(directory: str, names: Collection[str]) -> None:
+    """Remove everything else from a directory. Raises BuildError that names it."""
+    try:
+        fd = os.open(directory, _DIRECTORY)
+        try:
+            _remove_others(fd, names)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise output_error(directory, error) from error
+
+
+def _remove_others(fd: int, names: Collection[str]) -> None:
+    for name in os.listdir(fd):
+        if name not in names:
+            _make_way(fd, name)
+
+
 class _OpenDirectory(NamedTuple):
     path: str
     fd: int
     entry: MergedEntry | None
     """None for the root, which keeps its own owner and mode."""
+    names: set[str]
+    """What was made in it."""
 
 
 class TreeWriter:
     """The state of one `write_tree`: the directories that are open from the root to the current entry."""
 
-    def __init__(self, dest: str) -> None:
+    def __init__(self, dest: str, *, delete: bool = False) -> None:
         fd = os.open(dest, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._open = [_OpenDirectory("", fd, None)]
+        self._open = [_OpenDirectory("", fd, None, set())]
+        self._delete = delete
         self._links: dict[tuple[int, int, int], str] = {}
         self._privileged = os.geteuid() == 0
 
@@ -71,6 +94,7 @@ class TreeWriter:
         while self._open[-1].path != parent:
             self._close_directory(finish=True)
         parent_fd = self._open[-1].fd
+        self._open[-1].names.add(name)
         kind = stat.S_IFMT(entry.stat.st_mode)
         if kind == stat.S_IFDIR:
             self._add_directory(entry, parent_fd, name)
@@ -94,12 +118,14 @@ class TreeWriter:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent_fd, follow_symlinks=False).st_mode):
                 os.unlink(name, dir_fd=parent_fd)
                 os.mkdir(name, 0o700, dir_fd=parent_fd)
-        self._open.append(_OpenDirectory(entry.path, os.open(name, _DIRECTORY, dir_fd=parent_fd), entry))
+        self._open.append(_OpenDirectory(entry.path, os.open(name, _DIRECTORY, dir_fd=parent_fd), entry, set()))
 
     def _close_directory(self, *, finish: bool) -> None:
         """A directory's times can only be set when everything is in it."""
         directory = self._open.pop()
         try:
+            if finish and self._delete:
+                _remove_others(directory.fd, directory.names)
             if finish and directory.entry is not None:
                 self._finish(directory.entry, directory.fd)
         finally:

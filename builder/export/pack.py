@@ -12,7 +12,7 @@ from typing import NamedTuple
 from builder.errors import BuildError
 from builder.export.config import Times, image_config
 from builder.image.document import parse_document
-from builder.image.manifest import Manifest, encode_manifest
+from builder.image.manifest import Manifest, encode_manifest, with_docker_types
 from builder.image.platform import platform_of
 from builder.image.stored import StoredImage
 from builder.plan import PlannedImage
@@ -62,9 +62,10 @@ def pack(
     compression: Compression,
     *,
     rewrite_timestamp: bool = False,
+    docker_types: bool = False,
     annotations: Mapping[str, str] | None = None,
 ) -> PackedImage:
-    """Return the image with every layer as a blob of the store.
+    """Return the image with every layer as a blob of the store, with OCI's media types or Docker's.
 
     `rewrite_timestamp` clamps the times in the layers of this build to the image's epoch, or else its creation; the
     base image's layers stay what they are, so that they are still shared with it.
@@ -82,7 +83,7 @@ def pack(
                 force=compression.force,
             )
         )
-    return _assemble(image, layers, annotations)
+    return _assemble(image, layers, annotations, docker_types=docker_types)
 
 
 def pack_local(store: Store, image: ImageInput, annotations: Mapping[str, str] | None = None) -> PackedImage:
@@ -103,7 +104,11 @@ def _local_descriptor(store: Store, layer: Layer) -> Descriptor:
 
 
 def _assemble(
-    image: ImageInput, layers: Sequence[tuple[Descriptor, Digest]], annotations: Mapping[str, str] | None
+    image: ImageInput,
+    layers: Sequence[tuple[Descriptor, Digest]],
+    annotations: Mapping[str, str] | None,
+    *,
+    docker_types: bool = False,
 ) -> PackedImage:
     times = Times(image.entry_times, image.created_ns, image.epoch)
     config_raw = image_config(image.planned, [diff_id for _, diff_id in layers], times, image.vertex_name)
@@ -112,6 +117,8 @@ def _assemble(
         layers=tuple([descriptor for descriptor, _ in layers]),
         annotations=dict(annotations) if annotations else None,
     )
+    if docker_types:
+        manifest = with_docker_types(manifest)
     return _packed(manifest, encode_manifest(manifest), config_raw, image.planned.platform)
 
 

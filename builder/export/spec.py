@@ -6,21 +6,31 @@ Text in, values out; every name and value is checked here, nothing is opened.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from builder.errors import UsageError
 
 _COMPRESSION = ("compression", "compression-level", "force-compression")
-_IMAGE = ("name", *_COMPRESSION, "rewrite-timestamp", "oci-mediatypes", "annotation")
+_TIMES = ("rewrite-timestamp", "source-date-epoch")
+_IMAGE = ("name", *_COMPRESSION, *_TIMES, "oci-mediatypes", "compatibility-version", "annotation", "oci-artifact")
 _ALLOWED: dict[str, tuple[str, ...]] = {
-    "image": _IMAGE,
+    "image": (*_IMAGE, "store", "unpack", "name-canonical"),
     "oci": ("dest", "tar", *_IMAGE),
-    "docker": ("dest", *_IMAGE),
-    "local": ("dest", "platform-split"),
+    "docker": ("dest", "tar", *_IMAGE),
+    "local": ("dest", "platform-split", "mode"),
     "tar": ("dest", "platform-split"),
     "cacheonly": (),
 }
 _COMPRESSIONS = {"gzip": (0, 9), "zstd": (0, 22), "uncompressed": None}
+_HINTS = {
+    "push": "this version writes to no registry; write an archive: type=oci,dest=FILE",
+    "push-by-digest": "this version writes to no registry; write an archive: type=oci,dest=FILE",
+    "registry.insecure": "this version writes to no registry; write an archive: type=oci,dest=FILE",
+    "dangling-name-prefix": "an image without a name is kept under its id",
+    "attestation-prefix": "attestations are not made",
+}
+"""For attributes that other builders have."""
+_OLD_DEFAULTS, _CURRENT = "20", "30"
 _ANNOTATED = ("manifest", "manifest-descriptor", "index", "index-descriptor")
 
 
@@ -49,6 +59,12 @@ class OutputSpec(NamedTuple):
     platform_split: bool | None = None
     needs_index: bool = False
     """Whether an image is put under an index though it is for one platform only."""
+    delete: bool = False
+    """Of a local directory: what the result does not have is removed."""
+    docker_types: bool = False
+    """Docker's media types instead of OCI's."""
+    epoch: int | None = None
+    """A SOURCE_DATE_EPOCH for this output alone."""
     annotations: tuple[Annotation, ...] = ()
 
 
@@ -110,11 +126,11 @@ class _Attributes:
                 self.refuse(key)
         if annotations and "annotation" not in _ALLOWED[self.kind]:
             self.refuse("annotation")
-        if not self.flag("oci-mediatypes", True):
-            self.fail("oci-mediatypes=false: only OCI media types are written")
+        kind, dest = self.place()
+        self._check_accepted()
         return OutputSpec(
-            type=self.kind,
-            dest=self.dest(),
+            type=kind,
+            dest=dest,
             names=tuple([name.strip() for name in self.attributes.get("name", "").split(",") if name.strip()]),
             tar=self.flag("tar", True),
             compression=self.compression(),
@@ -122,26 +138,62 @@ class _Attributes:
             force_compression=self.flag("force-compression", False),
             rewrite_timestamp=self.choice("rewrite-timestamp"),
             platform_split=self.choice("platform-split"),
+            delete=self.is_mode_delete(),
+            docker_types=self.has_docker_types(),
+            epoch=self.epoch(),
             annotations=annotations,
         )
 
-    def fail(self, problem: str) -> None:
-        raise UsageError(f"output {self.text!r}: {problem}")
+    def fail(self, problem: str, hint: str | None = None) -> NoReturn:
+        raise UsageError(f"output {self.text!r}: {problem}", hint=hint)
 
     def refuse(self, key: str) -> None:
         allowed = ", ".join(_ALLOWED[self.kind]) or "none"
-        self.fail(f"unknown attribute {key!r} for type {self.kind}, allowed: {allowed}")
+        self.fail(f"unknown attribute {key!r} for type {self.kind}, allowed: {allowed}", _HINTS.get(key))
 
-    def dest(self) -> str:
+    def _check_accepted(self) -> None:
+        """What the local store does anyway, or what no image here has. Asking for the contrary is an error."""
+        for key in ("unpack", "name-canonical", "oci-artifact"):
+            self.flag(key, True)  # unpacked when it is run; found by name@digest; without attestations nothing changes
+        if not self.flag("store", True):
+            self.fail("store=false leaves nothing", "write type=cacheonly to keep the cache alone")
+
+    def is_mode_delete(self) -> bool:
+        mode = self.attributes.get("mode", "").strip().lower()
+        if mode not in ("", "copy", "delete"):
+            self.fail(f"unknown mode {mode!r}, allowed are copy and delete")
+        return mode == "delete"
+
+    def has_docker_types(self) -> bool:
+        """As oci-mediatypes says, else as the builders of a time did: those of 20 had Docker's in all but type=oci."""
+        version = self.attributes.get("compatibility-version", _CURRENT)
+        if version not in (_OLD_DEFAULTS, _CURRENT):
+            self.fail(f"compatibility-version {version!r} cannot be had, allowed are {_OLD_DEFAULTS} and {_CURRENT}")
+        default = self.kind == "oci" or version == _CURRENT
+        is_docker = not self.flag("oci-mediatypes", default)
+        if is_docker and self.compression() == "zstd":
+            self.fail("compression=zstd conflicts with oci-mediatypes=false")
+        return is_docker
+
+    def epoch(self) -> int | None:
+        text = self.attributes.get("source-date-epoch", "")
+        if not text:
+            return None
+        if not text.removeprefix("-").isdecimal() or len(text) > 18:
+            self.fail(f"source-date-epoch {text!r} is not a number of seconds since 1970")
+        return int(text)
+
+    def place(self) -> tuple[str, str]:
+        """The type, and where to write. Without a place archives go to stdout, and Docker's to the local store."""
         dest = self.attributes.get("dest", "")
-        if "dest" in _ALLOWED[self.kind] and not dest:
-            raise UsageError(
-                f"output {self.text!r}: dest is required for type {self.kind}",
-                hint=f"write type={self.kind},dest=PATH" + ("" if self.kind == "local" else ", or dest=- for stdout"),
-            )
-        if dest == "-" and (self.kind == "local" or not self.flag("tar", True)):
+        is_directory = self.kind == "local" or not self.flag("tar", True)
+        if dest == "-" and is_directory:
             self.fail("a directory cannot be written to stdout")
-        return dest
+        if dest or "dest" not in _ALLOWED[self.kind]:
+            return self.kind, dest
+        if is_directory:
+            self.fail(f"dest is required for type {self.kind}", f"write type={self.kind},dest=PATH")
+        return ("image", "") if self.kind == "docker" else (self.kind, "-")
 
     def flag(self, key: str, default: bool) -> bool:
         """As Go's strconv.ParseBool."""
@@ -161,7 +213,8 @@ class _Attributes:
     def compression(self) -> str:
         value = self.attributes.get("compression", "")
         if value not in _COMPRESSIONS and "compression" in self.attributes:
-            self.fail(f"unknown compression {value!r}, allowed are {', '.join(_COMPRESSIONS)}")
+            hint = "gzip and zstd can be read by everything that reads estargz" if value == "estargz" else None
+            self.fail(f"unknown compression {value!r}, allowed are {', '.join(_COMPRESSIONS)}", hint)
         return value
 
     def level(self) -> int | None:

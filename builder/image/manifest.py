@@ -10,11 +10,13 @@ from typing import Any, NamedTuple, TypeAlias
 from builder.errors import BuildError
 from builder.image.document import encode_document, expect, parse_document
 from cache.descriptor import (
+    MEDIA_DOCKER_CONFIG,
     MEDIA_DOCKER_INDEX,
     MEDIA_DOCKER_MANIFEST,
     MEDIA_INDEX,
     MEDIA_MANIFEST,
     Descriptor,
+    docker_layer_type,
 )
 from cache.errors import CacheError
 
@@ -123,3 +125,12 @@ def encode_manifest(document: Document) -> bytes:
     if document.annotations:
         fields["annotations"] = dict(sorted(document.annotations.items()))
     return encode_document(fields, indent=2)
+
+
+def with_docker_types(manifest: Manifest) -> Manifest:
+    """Return the manifest with Docker's media types (Docker image manifest version 2, schema 2)."""
+    return manifest._replace(
+        media_type=MEDIA_DOCKER_MANIFEST,
+        config=manifest.config._replace(media_type=MEDIA_DOCKER_CONFIG),
+        layers=tuple([layer._replace(media_type=docker_layer_type(layer.media_type)) for layer in manifest.layers]),
+    )

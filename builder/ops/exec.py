@@ -29,8 +29,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
 
     Raises BuildError with the exit code and the last output otherwise, SandboxError when there was no process.
     """
-    if op.security == "insecure" and "security.insecure" not in worker.sandbox.allowed:
-        raise BuildError("security.insecure is not allowed", hint="grant it with --allow security.insecure")
+    _check_allowed(op, worker.sandbox.allowed)
     snapshots = worker.store.snapshots
     active = snapshots.prepare(inputs[0])
     try:
@@ -52,6 +51,12 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
     except BaseException:
         snapshots.discard(active)
         raise
+
+
+def _check_allowed(op: ExecOp, granted: frozenset[str]) -> None:
+    for is_wanted, name in ((op.security == "insecure", "security.insecure"), (op.network == "host", "network.host")):
+        if is_wanted and name not in granted:
+            raise BuildError(f"{name} is not allowed", hint=f"grant it with --allow {name}")
 
 
 def _look_inside(error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker, active: ActiveSnapshot) -> None:

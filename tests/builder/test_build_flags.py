@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from builder.commands import Environment, build_options
+from builder.commands.entitlements import check_deletes, parse_entitlements
 from builder.errors import BuildError, UsageError
 from builder.export.annotation import annotated, parse_annotations
 from builder.export.spec import Annotation, OutputSpec
@@ -95,7 +96,7 @@ def test_metadata_of_trees_and_of_targets() -> None:
     assert metadata([Exported()]) == {}
     found = metadata([made("a", "one"), made("b", "two"), Exported(target="one")])
     assert [found[name]["containerimage.digest"] for name in ("one", "two")] == [str(digest("a")), str(digest("b"))]
-    assert image_ids([made("a", "one"), made("b", "two"), made("c", "one")]) == [str(digest("a")), str(digest("b"))]
+    assert image_ids([made("a", "one"), made("b", "two"), made("c", "one")]) == [str(digest("c")), str(digest("b"))]
 
 
 def test_metadata_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -168,3 +169,36 @@ def test_what_holds_one_platform_is_refused_before_the_build(outputs: list[str],
     with pytest.raises(UsageError, match="one platform") as caught:
         output_specs(outputs, tags, options)
     assert "type=oci" in str(caught.value.hint)
+
+
+def test_standard_output_is_for_one() -> None:
+    with pytest.raises(UsageError, match="several outputs want standard output"):
+        output_specs(["type=oci", "-"], [], BuildOptions())
+
+
+@pytest.mark.parametrize("value", ["network", "security.insecure=1", "buildx.local.delete=x", "fs.read=/"])
+def test_an_unknown_entitlement_is_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="is not known") as caught:
+        parse_entitlements([value], "default")
+    assert "network.host" in str(caught.value.hint)
+
+
+def test_entitlements() -> None:
+    assert parse_entitlements(["device=x", "", "security.insecure"], "host") == {
+        "device",
+        "security.insecure",
+        "network.host",
+    }
+
+
+def test_deleting_needs_a_grant_outside_of_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/link").symlink_to(tmp_path)
+    for dest in (".", "..", "../other", "/", "link/other", str(tmp_path / "here")):
+        specs = output_specs([f"type=local,mode=delete,dest={dest}"], [], BuildOptions())
+        with pytest.raises(UsageError, match="is not allowed"):
+            check_deletes(specs, frozenset(), str(tmp_path / "here"))
+        check_deletes(specs, frozenset({"buildx.local.delete"}), str(tmp_path / "here"))
+    for dest in ("out", "a/b", str(tmp_path / "here/c"), "..d"):
+        specs = output_specs([f"type=local,mode=delete,dest={dest}"], [], BuildOptions())
+        check_deletes(specs, frozenset(), str(tmp_path / "here"))

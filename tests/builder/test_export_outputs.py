@@ -378,3 +378,54 @@ def test_an_archive_is_streamed(store: Store, tmp_path: Path) -> None:
     assert counter.largest <= 1 << 20
     write(store, image, f"type=oci,dest={tmp_path}/x.tar,compression=uncompressed")
     assert counter.digest.hexdigest() == digest_of((tmp_path / "x.tar").read_bytes())[7:]
+
+
+def test_dockers_media_types(store: Store, tmp_path: Path) -> None:
+    image = image_of(two_layers(store))
+    write(store, image, f"type=oci,dest={tmp_path}/x.tar,oci-mediatypes=false,annotation.a=b")
+    entry, manifest, _ = documents(read_tar(tmp_path / "x.tar"))
+    assert entry["mediaType"] == manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
+    assert manifest["config"]["mediaType"] == "application/vnd.docker.container.image.v1+json"
+    assert {each["mediaType"] for each in manifest["layers"]} == {"application/vnd.docker.image.rootfs.diff.tar.gzip"}
+    assert manifest["annotations"] == {"a": "b"}
+    arm = image._replace(planned=image.planned._replace(platform="linux/arm64"))
+    spec = parse_output(f"type=oci,dest={tmp_path}/y.tar,oci-mediatypes=false")
+    export(store, [image, arm], spec, io.BytesIO())
+    [entry] = json.loads(read_tar(tmp_path / "y.tar")["index.json"])["manifests"]
+    assert entry["mediaType"] == "application/vnd.docker.distribution.manifest.list.v2+json"
+    with pytest.raises(BuildError, match="oci-mediatypes=false"):
+        export(store, [image, arm], parse_output("type=image,oci-mediatypes=false,annotation-index.a=b"), io.BytesIO())
+    stored = write(store, image, "type=image,oci-mediatypes=false", "old")
+    assert require_image(store, "old").manifest_digest == stored.digest
+
+
+def test_an_epoch_of_one_output(store: Store, tmp_path: Path) -> None:
+    image = image_of(two_layers(store), base_layers=1)
+    write(store, image, f"type=oci,dest={tmp_path}/x.tar,source-date-epoch={EPOCH}")
+    files = read_tar(tmp_path / "x.tar")
+    _, manifest, config = documents(files)
+    assert config["created"] == "2014-05-13T16:53:20Z"
+    with tarfile.open(fileobj=io.BytesIO(blob(files, manifest["layers"][1]))) as layer:
+        assert max(member.mtime for member in layer) == EPOCH
+
+
+def test_a_directory_is_made_equal_on_request(store: Store, tmp_path: Path) -> None:
+    image = image_of(two_layers(store))
+    write(store, image, f"type=local,dest={tmp_path}/fresh")
+    expected = sorted(path.relative_to(tmp_path / "fresh") for path in (tmp_path / "fresh").rglob("*"))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    for mode in ("copy", "delete"):
+        dest = tmp_path / "dest"
+        (dest / "old/deep").mkdir(parents=True, exist_ok=True)
+        (dest / "old/deep/f").write_text("x")
+        (dest / "link").unlink(missing_ok=True)
+        (dest / "link").symlink_to(outside)
+        write(store, image, f"type=local,dest={dest},mode={mode}")
+        found = sorted(path.relative_to(dest) for path in dest.rglob("*"))
+        assert (found == expected) == (mode == "delete")
+    assert (outside / "kept").exists()
+    both = [image, image._replace(planned=image.planned._replace(platform="linux/arm64"))]
+    export(store, both, parse_output(f"type=local,dest={dest},mode=delete"), io.BytesIO())
+    assert sorted(os.listdir(dest)) == ["linux_amd64", "linux_arm64"]

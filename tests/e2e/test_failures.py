@@ -216,6 +216,14 @@ def test_insecure_needs_to_be_allowed(pybuild: Pybuild, based: list[str]) -> Non
     pybuild.ok("build", *based, "--allow", "security.insecure", ".")
 
 
+def test_the_hosts_network_needs_to_be_allowed(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base\nRUN --network=host true\n")
+    assert_error(pybuild("build", *based, "."), 1, "network.host is not allowed", "--allow", "Dockerfile:2")
+    pybuild.ok("build", *based, "--allow", "network.host", ".")
+    pybuild.write(Dockerfile="FROM base\nRUN echo 2\n")
+    pybuild.ok("build", *based, "--network", "host", ".")
+
+
 def test_secret_is_nowhere_in_the_store(pybuild: Pybuild, based: list[str]) -> None:
     secret = "c0ffee-canary-5eed"
     pybuild.write(
