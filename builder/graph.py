@@ -51,9 +51,9 @@ def _visit(start: StageState, visited: set[int]) -> None:
         states = [state for state, _ in path]
         if source in states:
             circle = states.index(source)
-            around = " -> ".join(state.label for state in [*states[circle:], source])
+            around = " -> ".join(_shown(state) for state in [*states[circle:], source])
             raise CycleError(
-                f"circular dependency detected on stage: {start.label}",
+                f"circular dependency detected on stage: {_shown(start)}",
                 hint=f"the stages need each other: {around}",
                 first=commands[circle],
                 commands=commands,
@@ -63,6 +63,11 @@ def _visit(start: StageState, visited: set[int]) -> None:
             continue
         visited.add(id(source))
         path.append((source, _dependencies(source)))
+
+
+def _shown(state: StageState) -> str:
+    """A stage as errors name it; the label of a lone one is empty."""
+    return state.label or state.name or "stage-0"
 
 
 def _dependencies(state: StageState) -> Iterator[tuple[StageState, Command]]:

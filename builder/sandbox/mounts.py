@@ -36,6 +36,9 @@ class AttachMount(NamedTuple):
         is_directory = stat.S_ISDIR(os.fstat(source_fd).st_mode)
         target_fd = open_target(state, self.mount.target, is_directory=is_directory)
         _refuse_proc(target_fd, self.mount.target)
+        if stat.S_ISDIR(os.fstat(target_fd).st_mode) != is_directory:
+            source, target = ("a directory", "a file") if is_directory else ("a file", "a directory")
+            raise BuildError(f'mount target "{self.mount.target}" is {target}, its source is {source}')
         syscalls.move_mount(source_fd, target_fd)
         os.close(source_fd)
         os.close(target_fd)

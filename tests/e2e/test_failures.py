@@ -216,6 +216,12 @@ def test_insecure_needs_to_be_allowed(pybuild: Pybuild, based: list[str]) -> Non
     pybuild.ok("build", *based, "--allow", "security.insecure", ".")
 
 
+def test_a_mount_of_another_kind_than_its_target(pybuild: Pybuild, based: list[str]) -> None:
+    for target, source, words in (("/etc", "f", "is a directory"), ("/bin/busybox", "d", "is a file")):
+        pybuild.write(Dockerfile=f"FROM base\nRUN --mount=target={target},source={source} true\n", f="f", d__g="g")
+        assert_error(pybuild("build", *based, "."), 1, f'mount target "{target}" {words}', "Dockerfile:2")
+
+
 def test_the_hosts_network_needs_to_be_allowed(pybuild: Pybuild, based: list[str]) -> None:
     pybuild.write(Dockerfile="FROM base\nRUN --network=host true\n")
     assert_error(pybuild("build", *based, "."), 1, "network.host is not allowed", "--allow", "Dockerfile:2")
