@@ -20,7 +20,7 @@ from builder.options import BuildOptions
 from builder.order import find_stage_cycle, keep_needed
 from builder.plan import SCRATCH, CopyAction, FileOp, LocalSourceOp, Plan, PlannedImage, Vertex
 from builder.scope import Checks, Scope
-from builder.sources import SourceResolver
+from builder.sources import SourceResolver, stage_aliases
 from builder.stage import StageState, at
 from builder.stagegraph import StageGraph
 from builder.step import Step
@@ -95,7 +95,8 @@ def lower_stages(
     scope = Scope(options, dockerfile.escape, arguments.values, checks)
     if arguments.defaults is not None:
         lint_from.check_defaults(dockerfile.stages, scope.lexer, arguments.defaults, checks.linter)
-    graph = StageGraph(filename, dockerfile.escape, arguments, host=host, linter=checks.linter)
+    aliases = stage_aliases(options.named_contexts)
+    graph = StageGraph(filename, dockerfile.escape, arguments, host=host, linter=checks.linter, aliases=aliases)
     graph.add_stages(dockerfile.stages, resolver, platform)
     target = graph.target(options.target)
     graph.connect()

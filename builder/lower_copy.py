@@ -108,7 +108,8 @@ class _CopyLowering:
         from builder.ops.fetch import redacted
 
         op = http_source(url, self.checksum)
-        vertex = self.step.scope.add(Vertex(op, (), f"[internal] fetch {redacted(url)}", self.step.state.name))
+        state, location = self.step.state, self.step.command.location
+        vertex = self.step.scope.add(Vertex(op, (), f"[internal] fetch {redacted(url)}", state.name, location))
         self._add(vertex, op.filename, attempt_unpack=bool(self.instruction.unpack))
 
     def _check_ignored(self, text: str) -> None:

@@ -17,14 +17,13 @@ from builder.fetcher import Fetcher
 from builder.image.importer import import_layout
 from builder.image.stored import StoredImage, platforms_of, resolve_image
 from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
-from builder.sources import BaseSource
+from builder.sources import BaseSource, normal_name
 from cache.store import Store
-from grammar.errors import DockerfileError
 from grammar.platforms import Platform
-from grammar.reference import parse_reference
 
 _LAYOUT = "oci-layout://"
 _IMAGE = "docker-image://"
+_TARGET = "target:"
 
 
 _SOURCES: dict[str, type[GitSourceOp | HttpSourceOp]] = {op.__name__: op for op in (GitSourceOp, HttpSourceOp)}
@@ -63,12 +62,13 @@ class StoreResolver:
 
     def file_contexts(self) -> dict[str, str]:
         """The named contexts that are no images but directories, repositories and URLs, by name."""
-        return {name: value for name, value in self.contexts.items() if "://" not in value or is_remote(value)}
+        others = {name: value for name, value in self.contexts.items() if not value.startswith(_TARGET)}
+        return {name: value for name, value in others.items() if "://" not in value or is_remote(value)}
 
     def named_context(self, name: str, platform: Platform) -> BaseSource | None:
         """See SourceResolver."""
         value = self.contexts.get(normal_name(name))
-        if value is None:
+        if value is None or value.startswith(_TARGET):
             return None
         if value.startswith(_LAYOUT):
             return self._source("layout", value, name, platform)
@@ -162,14 +162,6 @@ class StoreResolver:
             kind, *fields = json.loads(resolution.where)
             found = self._source_time(_SOURCES[kind](*fields))
         return resolution.manifest_digest == ("" if found is None else str(found))
-
-
-def normal_name(name: str) -> str:
-    """A context's name as it is compared: `busybox`, `busybox:latest`, `docker.io/library/busybox` are one name."""
-    try:
-        return parse_reference(name).familiar.removesuffix(":latest")
-    except DockerfileError:
-        return name.lower()
 
 
 def split_layout(text: str, cwd: str) -> tuple[str, str | None]:

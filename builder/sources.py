@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
 from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
+from grammar.errors import DockerfileError
 from grammar.platforms import Platform
+from grammar.reference import parse_reference
 
 
 class BaseSource(NamedTuple):
@@ -35,3 +37,20 @@ class SourceResolver(Protocol):
 
     def source_time(self, op: GitSourceOp | HttpSourceOp) -> int | None:
         """How old what an operation fetches is, in seconds since 1970. Raises BuildError."""
+
+
+def normal_name(name: str) -> str:
+    """A context's name as it is compared: `busybox`, `busybox:latest`, `docker.io/library/busybox` are one name."""
+    try:
+        return parse_reference(name).familiar.removesuffix(":latest")
+    except DockerfileError:
+        return name.lower()
+
+
+def stage_aliases(contexts: Mapping[str, str]) -> dict[str, str]:
+    """The names that `--build-context NAME=target:STAGE` gives to stages, in the form of `normal_name`."""
+    return {
+        normal_name(name): value.removeprefix("target:")
+        for name, value in contexts.items()
+        if value.startswith("target:")
+    }

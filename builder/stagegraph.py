@@ -7,12 +7,13 @@ Source: Dockerfile reference (FROM, COPY --from, RUN --mount) and BuildKit's beh
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from builder import lint_from
 from builder.args import GlobalArgs
 from builder.errors import BuildError, Location
-from builder.sources import SourceResolver
+from builder.sources import SourceResolver, normal_name
 from builder.stage import Command, StageState, at
 from grammar.errors import DockerfileError
 from grammar.lint import Linter
@@ -28,8 +29,19 @@ SCRATCH_NAME = "scratch"
 class StageGraph:
     """All stages of one Dockerfile, later also the images that its commands name (they come unregistered)."""
 
-    def __init__(self, filename: str, escape: str, arguments: GlobalArgs, *, host: Platform, linter: Linter) -> None:
+    def __init__(
+        self,
+        filename: str,
+        escape: str,
+        arguments: GlobalArgs,
+        *,
+        host: Platform,
+        linter: Linter,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """`aliases` are the names that --build-context gave to stages: name -> stage."""
         self.filename = filename
+        self._aliases = aliases or {}
         self.lexer = Lexer(escape)
         self.arguments = arguments
         self._host = host
@@ -91,12 +103,24 @@ class StageGraph:
     def _register(self, state: StageState) -> None:
         self.states.append(state)
         state.base = self._by_name.get(state.base_name)
+        alias = self._alias(state.base_name)
+        if alias is not None:
+            state.base = self._by_name.get(alias.lower()) or _no_stage(state.base_name, alias)
         if state.name:
             self._by_name[state.name.lower()] = state
 
     def find(self, name: str) -> StageState | None:
-        """The stage of this name, regardless of case; of several with one name the last."""
-        return self._by_name.get(name.lower())
+        """The stage of this name, regardless of case; of several with one name the last. Raises BuildError for a name
+        that --build-context gave to a stage that is not there, or only further down."""
+        alias = self._alias(name)
+        return (
+            self._by_name.get(name.lower())
+            if alias is None
+            else self._by_name.get(alias.lower()) or _no_stage(name, alias)
+        )
+
+    def _alias(self, name: str) -> str | None:
+        return self._aliases.get(normal_name(name)) if self._aliases else None
 
     def target(self, name: str) -> StageState:
         """The stage to build: the last one, or the one `--target` names (never a number)."""
@@ -158,6 +182,13 @@ class StageGraph:
         """The target and everything that it needs, in the order of the Dockerfile."""
         seen = {id(state) for state in needed_by(target)}
         return [state for state in self.states if id(state) in seen]
+
+
+def _no_stage(name: str, stage: str) -> NoReturn:
+    raise BuildError(
+        f'context "{name}=target:{stage}": there is no stage "{stage}" above',
+        hint="a target is a stage of this Dockerfile",
+    )
 
 
 def _count_steps(state: StageState) -> int:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import check_deletes, parse_entitlements
+from builder.commands.known_args import check_known_args
 from builder.context import BuildContext
 from builder.contexts.kinds import is_git_over_ssh
 from builder.contexts.opening import Source, add_named, open_context
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
         return run_call(args, env)
     options = build_options.plan_options(args, env)
+    check_known_args(options.build_args, partial(_say, args, env))
     specs = _output_specs(args, options, env)
     secrets = _secrets(args, env)
     with Store.open(env.root) as store:

@@ -88,7 +88,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=SOURCE",
-        help="DIR, a git or http URL, oci-layout://DIR[:tag] or docker-image://NAME",
+        help="DIR, a git or http URL, oci-layout://DIR[:tag], docker-image://NAME or target:STAGE",
     )
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="add a label to the image")
     platform = "the platform to build for; several make an image for each, under one index"

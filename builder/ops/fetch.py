@@ -258,5 +258,6 @@ def _reported(url: str) -> Iterator[None]:
     except HTTPException as error:
         raise BuildError(f"{redacted(url)}: the server's answer cannot be read: {error!r}") from error
     except OSError as error:
-        reason = getattr(error, "reason", None) or error.strerror or error
+        reason = getattr(error, "reason", None) or error
+        reason = (getattr(reason, "strerror", None) or str(reason)).lower()
         raise BuildError(f"{redacted(url)}: {reason}", hint="check the address, the network and the proxy") from error

@@ -13,6 +13,7 @@ import pytest
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import check_deletes, parse_entitlements
+from builder.commands.known_args import check_known_args
 from builder.errors import BuildError, UsageError
 from builder.export.annotation import annotated, parse_annotations
 from builder.export.spec import Annotation, OutputSpec
@@ -202,3 +203,14 @@ def test_deleting_needs_a_grant_outside_of_the_working_directory(tmp_path: Path)
     for dest in ("out", "a/b", str(tmp_path / "here/c"), "..d"):
         specs = output_specs([f"type=local,mode=delete,dest={dest}"], [], BuildOptions())
         check_deletes(specs, frozenset(), str(tmp_path / "here"))
+
+
+def test_build_args_that_are_for_the_builder() -> None:
+    said: list[str] = []
+    for syntax in ("docker/dockerfile:1", "registry:5000/x/dockerfile-upstream:master@sha256:" + "a" * 64):
+        check_known_args({"BUILDKIT_SYNTAX": syntax, "BUILDKIT_INLINE_CACHE": "0"}, said.append)
+    assert said == []
+    check_known_args({"BUILDKIT_INLINE_CACHE": "1"}, said.append)
+    assert "no effect" in said[0]
+    with pytest.raises(UsageError, match="is not a Dockerfile frontend"):
+        check_known_args({"BUILDKIT_SYNTAX": "tonistiigi/llb:1"}, said.append)

@@ -427,6 +427,21 @@ def test_a_stage_replaced_by_a_context_is_a_base_like_any_other(
     assert sorted(texts(tree_of(pybuild, *named, "-f", "copied", "."))) == ["f", "sh", "t"]
 
 
+def test_a_named_context_that_is_a_stage(pybuild: Pybuild, based: list[str]) -> None:
+    text = "FROM base AS made\nENV A=1\nRUN echo one > /one\nFROM nowhere AS over\nRUN nothing\n"
+    text += (
+        "FROM app:1\nCOPY --from=other /one /two\nRUN --mount=from=app,target=/m cat /m/one /two > /o; echo $A >> /o\n"
+    )
+    pybuild.write(Dockerfile=text)
+    names = [word for name in ("app:1", "app", "other") for word in ("--build-context", f"{name}=target:Made")]
+    assert texts(tree_of(pybuild, *based, *names, "."))["o"] == "one\none\n1\n"
+    for name, stage in (("app:1", "nosuch"), ("app:1", "later")):
+        pybuild.write(Dockerfile="FROM app:1\nFROM scratch AS later\n")
+        refused(
+            pybuild("build", "--build-context", f"{name}=target:{stage}", "."), f'there is no stage "{stage}" above'
+        )
+
+
 def test_a_named_context_of_another_kind(pybuild: Pybuild) -> None:
     pybuild.write(Dockerfile="FROM x\n")
     refused(pybuild("build", "--build-context", "x=ftp://host/x", "."), "unsupported kind", "git or http URL", code=2)
