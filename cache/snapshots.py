@@ -7,12 +7,14 @@ image's) until somebody asks for its directory. Knows no sandbox: mounting is th
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cache.database import Database
 from cache.descriptor import Descriptor
 from cache.digest import Digest
+from cache.errors import CacheError
 from cache.layerrows import LayerRow, LayerRows
 from cache.materialize import Materializer
 from cache.snapshot import EMPTY, EMPTY_LAYER, ActiveSnapshot, Layer, Snapshot, chain_id
@@ -77,8 +79,12 @@ class SnapshotStore:
         self._trees.renew_work_dir(active.snapshot_id)
 
     def discard(self, active: ActiveSnapshot) -> None:
-        """Drop an active snapshot and what was written to it. Idempotent."""
-        self._trees.drop([active.snapshot_id])
+        """Drop an active snapshot and what was written to it. Idempotent.
+
+        Never raises, since something else went wrong before: what cannot be removed now is left to a later sweep.
+        """
+        with contextlib.suppress(CacheError):
+            self._trees.drop([active.snapshot_id])
 
     def stack(self, parent: Snapshot, layer: Layer) -> Snapshot:
         """The same layer on top of another snapshot; its files are not copied. Idempotent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import stat
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -240,4 +241,13 @@ def agent(text: str, env: Environment) -> tuple[str, str]:
     socket = socket or env.environ.get("SSH_AUTH_SOCK", "")
     if not socket:
         raise UsageError(f'--ssh "{text}" has no agent', hint="start ssh-agent, or name its socket: --ssh default=PATH")
-    return identity, os.path.join(env.cwd, socket)
+    path = os.path.join(env.cwd, os.path.expanduser(socket))
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError as error:
+        raise UsageError(f'--ssh "{text}": {(error.strerror or "").lower()}') from error
+    if not is_socket:
+        raise UsageError(
+            f'--ssh "{text}" is not the socket of an agent', hint="load a key with ssh-add, then: --ssh default"
+        )
+    return identity, path

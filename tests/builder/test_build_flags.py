@@ -6,12 +6,14 @@ import argparse
 import io
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from builder.commands import Environment, build_options
+from builder.commands.build_options import agent
 from builder.commands.entitlements import check_deletes, parse_entitlements
 from builder.commands.known_args import check_known_args
 from builder.errors import BuildError, UsageError
@@ -214,3 +216,16 @@ def test_build_args_that_are_for_the_builder() -> None:
     assert "no effect" in said[0]
     with pytest.raises(UsageError, match="is not a Dockerfile frontend"):
         check_known_args({"BUILDKIT_SYNTAX": "tonistiigi/llb:1"}, said.append)
+
+
+def test_an_agent_is_a_socket(tmp_path: Path) -> None:
+    env = Environment(io.StringIO(), io.BytesIO(), io.StringIO(), {}, str(tmp_path), "/store", lambda: 0)
+    (tmp_path / "key").write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    with pytest.raises(UsageError, match="is not the socket of an agent") as caught:
+        agent("default=key", env)
+    assert "ssh-add" in str(caught.value.hint)
+    with pytest.raises(UsageError, match="no such file"):
+        agent("default=nothing", env)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "agent"))
+        assert agent("x=agent", env) == ("x", str(tmp_path / "agent"))

@@ -260,6 +260,22 @@ def test_a_name_that_would_mean_a_deletion_is_refused(store, build):
     assert caught.value.hint
 
 
+def test_what_cannot_be_discarded_is_swept_later(store, monkeypatch):
+    active = store.snapshots.prepare(EMPTY)
+    write(Path(active.upper_dir) / "f")
+
+    def refuse(path: str) -> None:
+        raise OSError(16, "device or resource busy", path)
+
+    monkeypatch.setattr("cache.trees.remove_tree", refuse)
+    store.snapshots.discard(active)
+    monkeypatch.undo()
+    assert Path(active.upper_dir).exists()
+    with Store.open(store.root) as other:
+        other.snapshots.discard(other.snapshots.prepare(EMPTY))
+    assert not Path(active.upper_dir).exists()
+
+
 def test_discarded_snapshots_leave_nothing(store):
     active = store.snapshots.prepare(EMPTY)
     write(Path(active.upper_dir) / "a")
