@@ -554,10 +554,14 @@ def test_ssh_for_a_context_uses_the_users_agent(
 ) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/ssh").write_text(
-        '#!/bin/sh\ntest "$SSH_AUTH_SOCK" = /agent || exit 1\nfor last; do :; done\nexec sh -c "$last"\n'
+        '#!/bin/sh\ntest "$SSH_AUTH_SOCK" = "$WANTED" || exit 1\nfor last; do :; done\nexec sh -c "$last"\n'.replace(
+            "$WANTED", str(tmp_path / "agent")
+        )
     )
     (tmp_path / "bin/ssh").chmod(0o755)
-    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SSH_AUTH_SOCK": "/agent"}
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "agent"))
+    env = {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SSH_AUTH_SOCK": str(tmp_path / "agent")}
     repository.commit(Dockerfile=COPY_ALL)
     context = f"git@host:{repository.path / '.git'}"
     pybuild.ok("build", context, env=env)
