@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from builder.image.config import encode_config
-from builder.image.timestamp import format_time, parse_time
+from builder.image.timestamp import format_time
 from builder.plan import HistoryEntry, PlannedImage
 from cache.digest import Digest
 
@@ -19,23 +19,14 @@ _EXPORTER_COMMENT = "buildkit.exporter.image.v0"
 class Times:
     """When things happened, in nanoseconds since 1970.
 
-    With an `epoch` (SOURCE_DATE_EPOCH, seconds) that is when everything of this build happened, and nothing in the base
-    image's history is later.
+    With an `epoch` (SOURCE_DATE_EPOCH, seconds) that is when everything of this build happened. The base image's
+    history keeps its times, as its layers do.
     """
 
     def __init__(self, entries: Sequence[int], created: int, epoch: int | None = None) -> None:
-        self._limit = None if epoch is None else epoch * 1_000_000_000
-        self.entries = tuple(entries) if self._limit is None else (self._limit,) * len(entries)
-        self.created = created if self._limit is None else self._limit
-
-    def clamp_document(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Return a base image's history entry, its time no later than the epoch."""
-        if self._limit is None:
-            return entry
-        created = parse_time(str(entry.get("created", "")))
-        if created is not None and created <= self._limit:
-            return entry
-        return {**entry, "created": format_time(self._limit)}
+        limit = None if epoch is None else epoch * 1_000_000_000
+        self.entries = tuple(entries) if limit is None else (limit,) * len(entries)
+        self.created = created if limit is None else limit
 
 
 def image_config(planned: PlannedImage, diff_ids: Sequence[Digest], times: Times, vertex_name: str = "") -> bytes:
@@ -44,7 +35,7 @@ def image_config(planned: PlannedImage, diff_ids: Sequence[Digest], times: Times
     `times.entries` belong to `planned.history`. Layers that no history entry accounts for (FROM a directory) get
     entries of their own at the end, created by `vertex_name`, as BuildKit adds them.
     """
-    history = [times.clamp_document(entry) for entry in planned.base_history]
+    history = list(planned.base_history)
     history += _new_history(planned.history, times)
     document = {
         **planned.config,
