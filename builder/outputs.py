@@ -23,17 +23,22 @@ def output_specs(
     UsageError.
     """
     specs = [parse_output(text) for text in outputs]
-    specs = [
-        spec._replace(names=spec.names or tuple(tags)) if spec.type in ("oci", "docker") else spec for spec in specs
-    ]
+    specs = [_named(spec, tuple(tags)) for spec in specs]
     if sum(spec.dest == "-" for spec in specs) > 1:
         raise UsageError("several outputs want standard output", hint="give all but one a file: dest=FILE")
-    if tags or not specs or (load and not any(spec.type == "image" for spec in specs)):
+    if (tags or load or not specs) and not any(spec.type == "image" for spec in specs):
         specs.append(OutputSpec("image", names=tuple(tags)))
     if options.multi_platform:
         _check_platforms(specs)
         specs = [spec._replace(needs_index=True) for spec in specs]
     return specs
+
+
+def _named(spec: OutputSpec, tags: tuple[str, ...]) -> OutputSpec:
+    """With --tag: the store's image has all names, an archive those that it says or else the tags."""
+    if spec.type == "image":
+        return spec._replace(names=tuple(dict.fromkeys((*spec.names, *tags))))
+    return spec._replace(names=spec.names or tags) if spec.type in ("oci", "docker") else spec
 
 
 def _check_platforms(specs: Sequence[OutputSpec]) -> None:

@@ -164,6 +164,9 @@ def test_local_store_is_an_output_on_request() -> None:
     assert [spec.type for spec in output_specs(outputs, [], BuildOptions())] == ["oci"]
     assert [spec.type for spec in output_specs(outputs, [], BuildOptions(), load=True)] == ["oci", "image"]
     assert [spec.type for spec in output_specs([], [], BuildOptions(), load=True)] == ["image"]
+    (only,) = output_specs(["type=image,name=b"], ["a", "b"], BuildOptions(), load=True)
+    assert only.names == ("b", "a")
+    assert [spec.names for spec in output_specs(["type=docker"], ["a"], BuildOptions())] == [("a",)]
 
 
 @pytest.mark.parametrize(("outputs", "tags"), [(["type=docker,dest=x"], []), (["type=docker,dest=x"], ["a"])])
