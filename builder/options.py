@@ -14,6 +14,17 @@ class SecretSource(NamedTuple):
     env: str = ""
 
 
+class Dns(NamedTuple):
+    """--dns and its relatives: what stands in /etc/resolv.conf of steps instead of the machine's own lines."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+
+NO_DNS = Dns()
+
+
 class BuildOptions(NamedTuple):
     """The options of `pybuild build` that decide what the result is; names as in `docker buildx build`."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError
 from builder.inputs import Inputs
-from builder.options import SecretSource
+from builder.options import NO_DNS, Dns, SecretSource
 from builder.progress import Reporter
 from cache.snapshots import Snapshot
 from cache.store import Store
@@ -21,6 +21,7 @@ from cache.store import Store
 if TYPE_CHECKING:
     from builder.ops.tree import SourceTree
     from builder.sandbox.launcher import Launcher
+    from builder.sandbox.net.choice import NetworkChoice
     from builder.sandbox.spec import Limits
 
 SECRET_LIMIT = 500 << 10
@@ -62,6 +63,8 @@ class Sandbox:
         *,
         cgroup_parent: str = "",
         debug_shell: str = "off",
+        is_own_network_required: bool = False,
+        dns: Dns = NO_DNS,
     ) -> None:
         self.allowed = allowed
         """Entitlements that --allow gave."""
@@ -70,6 +73,9 @@ class Sandbox:
         self.cgroup_parent = cgroup_parent
         self.debug_shell = debug_shell
         """When a step fails: `on-error` opens a shell in it, `hint` says that there is such a thing, or `off`."""
+        self.dns = dns
+        self._is_own_network_required = is_own_network_required
+        self._network: NetworkChoice | None = None
         self.terminal = threading.Lock()
         """Held by the step that talks with the user."""
         self._launcher: Launcher | None = None
@@ -86,6 +92,15 @@ class Sandbox:
                 launcher.start()
                 self._launcher = launcher
             return self._launcher
+
+    def network(self, asked: str, say: Callable[[str], None]) -> str:
+        """`none`, `host` or `bridge` for the network of a step, see `builder.sandbox.net.choice`. SandboxError."""
+        from builder.sandbox.net.choice import NetworkChoice
+
+        launcher = self.launcher
+        with self._lock:
+            self._network = self._network or NetworkChoice(is_own_required=self._is_own_network_required)
+        return self._network.mode(asked, launcher, say)
 
     def close(self) -> None:
         """End every process of the build. Idempotent."""

@@ -22,7 +22,7 @@ from builder.image.platform import host_platform
 from builder.inputs import Inputs
 from builder.metadata import image_ids, write_metadata
 from builder.outputs import output_specs, write_id_file, write_outputs
-from builder.plan import Plan
+from builder.plan import ExecOp, Plan
 from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.solver import Solver
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         try:
             host = host_platform()
             sandbox = _sandbox(args, env)
-            warm_up = partial(_warm_up, sandbox, context)
+            warm_up = partial(_warm_up, sandbox, context, has_network=options.network == "default")
             plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
             inputs = Inputs(context, plan.vertices, fetcher)
             worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
@@ -87,7 +87,14 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
     allowed = parse_entitlements(args.allow, args.network)
-    return Sandbox(allowed, limits, cgroup_parent=args.cgroup_parent.strip("/"), debug_shell=shell)
+    return Sandbox(
+        allowed,
+        limits,
+        cgroup_parent=args.cgroup_parent.strip("/"),
+        debug_shell=shell,
+        is_own_network_required=args.network == build_options.BRIDGE,
+        dns=build_options.dns_options(args),
+    )
 
 
 def _output_specs(args: argparse.Namespace, options: BuildOptions, env: Environment) -> list[OutputSpec]:
@@ -109,11 +116,14 @@ def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
         env.stderr.flush()
 
 
-def _warm_up(sandbox: Sandbox, context: BuildContext) -> None:
-    """Start the launcher while the Dockerfile is being lowered, when there is something for it to run."""
+def _warm_up(sandbox: Sandbox, context: BuildContext, *, has_network: bool) -> None:
+    """Start the launcher while the Dockerfile is being lowered, when there is something for it to run, and have a
+    network made."""
     if b"RUN" in context.source.upper():
         with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
-            assert sandbox.launcher
+            launcher = sandbox.launcher
+            if has_network:
+                launcher.prepare_network()
 
 
 def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
@@ -145,7 +155,9 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
         from builder.schedule import Schedule, default_jobs
 
         check_privileges()
-
+        if any(isinstance(state.vertex.op, ExecOp) and state.vertex.op.network == "default" for state in states):
+            with contextlib.suppress(SandboxError):  # raised again by the step that needs it
+                worker.sandbox.launcher.prepare_network()
         Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
 
     for warning in plan.warnings:

@@ -14,7 +14,7 @@ from builder.errors import BuildError, UsageError
 from builder.frontend_options import BUILD_ARG, LABEL, read_options
 from builder.frontend_values import read_platforms
 from builder.image.platform import host_platform, platform_value
-from builder.options import BuildOptions, SecretSource
+from builder.options import BuildOptions, Dns, SecretSource
 
 CALLS = ("build", "check", "outline", "targets")
 CALL_FORMATS = ("text", "json")
@@ -27,6 +27,8 @@ class Call(NamedTuple):
     format: str = "text"
 
 
+BRIDGE = "bridge"
+"""The mode that insists on a network of the build's own; frontends know it as the default."""
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 
 
@@ -55,8 +57,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--call", type=call_option, default=Call(), metavar="METHOD[,format=text|json]", help=call)
     add("--print", dest="call", type=call_option, help=argparse.SUPPRESS)
     add("--check", dest="call", action="store_const", const=Call("check"), help="the same as --call=check")
+    add_dns_arguments(parser)
     resources.add_arguments(parser)
     add_plan_arguments(parser)
+
+
+def add_dns_arguments(parser: argparse.ArgumentParser) -> None:
+    """--dns and its relatives, as `docker run` has them."""
+    add = parser.add_argument
+    add("--dns", action="append", default=[], metavar="ADDRESS", help="a name server, instead of those of this machine")
+    add("--dns-search", action="append", default=[], metavar="DOMAIN", help="a domain to search names in")
+    add("--dns-option", action="append", default=[], metavar="OPTION", help="an option of resolv.conf(5)")
+
+
+def dns_options(args: argparse.Namespace) -> Dns:
+    """--dns and its relatives as values. Raises UsageError for what is no address, or would be another line."""
+    import ipaddress
+
+    for address in args.dns:
+        try:
+            ipaddress.ip_address(address)
+        except ValueError as error:
+            raise UsageError(f'--dns "{address}" is not an address') from error
+    for option, words in (("--dns-search", args.dns_search), ("--dns-option", args.dns_option)):
+        for word in words:
+            if not word or word != "".join(word.split()):
+                raise UsageError(f'{option} "{word}" is not one word')
+    return Dns(tuple(args.dns), tuple(args.dns_search), tuple(args.dns_option))
 
 
 def call_option(text: str) -> Call:
@@ -98,7 +125,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pull", action="store_true", help=pull)
     add("--no-cache", action="store_true", help="run every instruction")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
-    add("--network", default="default", metavar="MODE", help="the network of RUN: default, none or host")
+    network = "the network of RUN: none, host, bridge (the build's own), default (bridge, where there can be none host)"
+    add("--network", default="default", metavar="MODE", help=network)
     add("--add-host", action="append", default=[], metavar="HOST:IP", help="add a line to /etc/hosts of RUN")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm of RUN")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN")
@@ -141,7 +169,8 @@ def attributes(args: argparse.Namespace, env: Environment) -> dict[str, str]:
     texts = {
         "target": args.target[0] if args.target else "",
         "platform": ",".join(_platforms(args.platform)),
-        "force-network-mode": "" if args.network == "default" else args.network,
+        # Whether it is a bridge can differ between machines, and no result depends on it.
+        "force-network-mode": "" if args.network in ("default", BRIDGE) else args.network,
         "image-resolve-mode": "pull" if args.pull else "",
         "add-hosts": _joined(_host_field(text) for text in args.add_host),
         "shm-size": _bytes(args.shm_size, "--shm-size"),

@@ -35,7 +35,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
     try:
         with ExitStack() as stack:
             mounts, extra_env = _mounts(op, inputs, worker, stack)
-            spec = _limited(_spec(op, mounts, extra_env), worker.sandbox)
+            spec = _granted(_spec(op, mounts, extra_env), worker)
             # A layer may be lost until it is hashed after the next boot, so that no unmount has to wait for the disk.
             root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir, volatile=True)
             output = Output(worker, index)
@@ -152,7 +152,7 @@ def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> 
         cwd=op.cwd or "/",
         user=op.user,
         hostname=op.hostname or DEFAULT_HOSTNAME,
-        network="none" if op.network == "none" else "host",
+        network=op.network,
         mounts=mounts,
         insecure=insecure,
         seccomp=not insecure,
@@ -162,8 +162,17 @@ def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> 
     )
 
 
-def _limited(spec: ProcessSpec, sandbox: Sandbox) -> ProcessSpec:
-    return spec._replace(limits=sandbox.limits or Limits(), cgroup_parent=sandbox.cgroup_parent)
+def _granted(spec: ProcessSpec, worker: Worker) -> ProcessSpec:
+    """The spec with what the build, not the Dockerfile, says: limits, name servers, which network there can be."""
+    sandbox = worker.sandbox
+    return spec._replace(
+        network=sandbox.network(spec.network, worker.reporter.message),
+        dns=sandbox.dns.servers,
+        dns_search=sandbox.dns.search,
+        dns_options=sandbox.dns.options,
+        limits=sandbox.limits or Limits(),
+        cgroup_parent=sandbox.cgroup_parent,
+    )
 
 
 def _rlimit(text: str) -> tuple[str, int, int]:

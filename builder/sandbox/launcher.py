@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import syscalls
-from builder.sandbox.network import etc_mounts
+from builder.sandbox.network import BRIDGE, OwnNetwork, etc_mounts
 from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.stubs import remove_stubs
 from builder.sandbox.userns import check_privileges
@@ -30,6 +30,9 @@ from builder.sandbox.wire import (
     KILL,
     MAX_FDS,
     MAX_REPLY,
+    MAY_CHANGE_NETWORK,
+    NETWORK,
+    OWN_NETWORK,
     RUN,
     RUN_INSECURE,
     RUN_LIMITED,
@@ -65,6 +68,9 @@ class Launcher:
         self._pid = 0
         self._is_closed = False
         self._numbers = itertools.count(1)
+        self._network_lock = threading.Lock()
+        self._network_answers: socket.socket | None = None
+        self._network: OwnNetwork | SandboxError | None = None
 
     def __enter__(self) -> Launcher:
         return self
@@ -87,6 +93,29 @@ class Launcher:
             except OSError as error:
                 raise SandboxError(f"start the sandbox launcher: {error.strerror}") from error
 
+    def prepare_network(self) -> None:
+        """Have a network for steps made while this process does something else. Idempotent; raises SandboxError."""
+        self.start()
+        with self._lock:
+            if self._network_answers is not None:
+                return
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._request(Message(NETWORK, 0, 0, os.fsencode(_library_dir()), (theirs.fileno(),)))
+            self._network_answers = ours
+
+    def network(self) -> OwnNetwork:
+        """The network for steps whose spec says `bridge`; waits until it is there. Raises SandboxError that says why
+        there can be none here."""
+        self.prepare_network()
+        with self._network_lock:
+            if self._network is None:
+                assert self._network_answers is not None
+                self._network = _read_network(self._network_answers)
+        if isinstance(self._network, SandboxError):
+            raise SandboxError(str(self._network), hint=self._network.hint)
+        return self._network
+
     def run(
         self,
         spec: ProcessSpec,
@@ -104,16 +133,18 @@ class Launcher:
         if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env)):
             raise BuildError("a command needs a program, and no zero bytes")
         self.start()
+        network = self.network() if spec.network == BRIDGE else None
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         step = next(self._numbers)
         stubs: list[Stub] = []
         with ours, contextlib.ExitStack() as opened:
             with theirs:
-                wire_spec, fds = _descriptors(spec, streams, opened, theirs.fileno())
+                mounted = spec._replace(mounts=(*etc_mounts(spec, network), *spec.mounts))
+                wire_spec, fds = _descriptors(mounted, streams, opened, theirs.fileno())
                 kind = RUN_INSECURE if spec.insecure else RUN
                 if spec.cgroup_parent or spec.limits != Limits():
                     kind = RUN_LIMITED
-                self._request(Message(kind, step, 0, encode(wire_spec, root), tuple(fds)))
+                self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, root), tuple(fds)))
             try:
                 return self._follow(step, ours, stubs, on_start)
             except BaseException:
@@ -138,6 +169,8 @@ class Launcher:
                 return
             self._control.close()
             self._control = None
+            if self._network_answers is not None:
+                self._network_answers.close()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
 
@@ -223,7 +256,7 @@ def _descriptors(
     opened.callback(os.close, null_fd)
     fds = [answer_fd, *(null_fd if fd is None else fd for fd in streams)]
     mounts: list[Mount] = []
-    for mount in (*etc_mounts(spec), *spec.mounts):
+    for mount in spec.mounts:
         if isinstance(mount.source, int):
             fds.append(_detached(mount.source, opened))
             mounts.append(mount._replace(source=len(fds) - 2))
@@ -232,6 +265,32 @@ def _descriptors(
     if len(fds) > MAX_FDS:
         raise SandboxError(f"{len(fds)} descriptors for one step: expected at most {MAX_FDS}")
     return spec._replace(mounts=tuple(mounts)), fds
+
+
+def _network_flags(spec: ProcessSpec) -> int:
+    if spec.network != BRIDGE:
+        return 0
+    may_change = spec.insecure or "CAP_NET_ADMIN" in spec.capabilities
+    return OWN_NETWORK | (MAY_CHANGE_NETWORK if may_change else 0)
+
+
+def _read_network(answers: socket.socket) -> OwnNetwork | SandboxError:
+    """What the keeper of the network says, once it has made it or could not."""
+    packet = answers.recv(MAX_REPLY)
+    if not packet:
+        return SandboxError("the process that keeps the network ended unexpectedly")
+    message = json.loads(packet)
+    if "failure" in message:
+        return SandboxError(message["failure"], hint=message["hint"])
+    return OwnNetwork(message["ipv6"], message["relay"], tuple(message["notes"]))
+
+
+def _library_dir() -> str:
+    """The directory that pyroute2 is installed in, or "": the launcher's interpreter knows no such places."""
+    from importlib.machinery import PathFinder
+
+    spec = PathFinder.find_spec("pyroute2")
+    return os.path.dirname(os.path.dirname(spec.origin)) if spec is not None and spec.origin else ""
 
 
 def _detached(fd: int, opened: contextlib.ExitStack) -> int:

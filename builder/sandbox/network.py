@@ -10,15 +10,26 @@ import posixpath
 import socket
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
+from builder.sandbox.net.resolv import host_lines
 from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec
 
-NONE, HOST = "none", "host"
-MODES = (NONE, HOST)
+NONE, HOST, BRIDGE = "none", "host", "bridge"
+MODES = (NONE, HOST, BRIDGE)
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _IFF_UP = 0x1
-_RESOLV_CONF = "/etc/resolv.conf"
+
+
+class OwnNetwork(NamedTuple):
+    """What there is to know of the network that a build has for its steps."""
+
+    has_ipv6: bool
+    relay: str
+    """The name server for steps that cannot reach those of the machine."""
+    notes: tuple[str, ...]
+    """What was changed on the machine, for the user to know."""
 
 
 def bring_up_loopback() -> None:
@@ -29,12 +40,12 @@ def bring_up_loopback() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", b"lo", flags | _IFF_UP))
 
 
-def etc_mounts(spec: ProcessSpec) -> tuple[Mount, ...]:
+def etc_mounts(spec: ProcessSpec, own_network: OwnNetwork | None = None) -> tuple[Mount, ...]:
     """/etc/hosts and /etc/resolv.conf, read-only, unless the spec mounts something of its own there."""
     taken = {posixpath.normpath(f"/{mount.target}") for mount in spec.mounts}
     contents = {
         "/etc/hosts": hosts_text(spec.hostname or DEFAULT_HOSTNAME, spec.extra_hosts),
-        "/etc/resolv.conf": resolv_conf_text(spec),
+        "/etc/resolv.conf": resolv_conf_text(spec, own_network),
     }
     return tuple(
         Mount("file", target, read_only=True, options={"content": content})
@@ -52,18 +63,11 @@ def hosts_text(hostname: str, extra_hosts: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def resolv_conf_text(spec: ProcessSpec) -> str:
-    """The content of /etc/resolv.conf (resolv.conf(5)): the host's, with what the spec says instead of its lines."""
+def resolv_conf_text(spec: ProcessSpec, own_network: OwnNetwork | None = None) -> str:
+    """The content of /etc/resolv.conf (resolv.conf(5)): the host's servers that can be reached from the step's network,
+    and what the spec says instead of the host's lines."""
     chosen = {"nameserver": spec.dns, "search": spec.dns_search, "options": spec.dns_options}
-    lines = [line for line in _host_resolv_conf() if not chosen.get(line.split(None, 1)[0])]
+    lines = [line for line in host_lines(own_network) if not chosen.get(line.split(None, 1)[0])]
     lines += [f"nameserver {address}" for address in spec.dns]
     lines += [f"{key} {' '.join(chosen[key])}" for key in ("search", "options") if chosen[key]]
     return "\n".join(lines) + "\n"
-
-
-def _host_resolv_conf() -> list[str]:
-    try:
-        with open(_RESOLV_CONF, encoding="utf-8", errors="surrogateescape") as file:
-            return [line.rstrip("\n") for line in file if line.strip()]
-    except FileNotFoundError:
-        return []

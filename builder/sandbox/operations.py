@@ -104,6 +104,19 @@ class BringUpLoopback(NamedTuple):
         network.bring_up_loopback()
 
 
+class JoinNetwork(NamedTuple):
+    """The network namespace that was made for the step: the last descriptor of the request."""
+
+    def describe(self) -> str:
+        return "join the network namespace"
+
+    def perform(self, state: SandboxState) -> None:
+        *fds, network_fd = state.fds
+        syscalls.setns(network_fd, syscalls.CLONE_NEWNET)
+        os.close(network_fd)
+        state.fds = tuple(fds)
+
+
 class MountRoot(NamedTuple):
     """The new root: an overlay of the layers, or one plain directory."""
 

@@ -89,6 +89,8 @@ def _protected(surroundings: Surroundings) -> int:
 
 
 def _network(spec: ProcessSpec) -> list[ops.Operation]:
+    if spec.network == network.BRIDGE:
+        return [ops.JoinNetwork()]
     return [ops.Unshare(("network",)), ops.BringUpLoopback()] if spec.network == network.NONE else []
 
 

@@ -17,19 +17,25 @@ import os
 import select
 import signal
 import socket
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
-from builder.errors import BuildError
+from builder.errors import BuildError, SandboxError
 from builder.sandbox import capabilities, seccomp, syscalls
 from builder.sandbox.cgroup import GUARDED, OPEN, StepGroups, find_hierarchies
 from builder.sandbox.init import run_step
 from builder.sandbox.limited import Limited, LimitedGroups
 from builder.sandbox.limits import killed_for_memory
+from builder.sandbox.net.keeper import keep
+from builder.sandbox.net.pool import NetworkPool, PooledNamespace
 from builder.sandbox.plan import Surroundings
 from builder.sandbox.spec import ExitStatus, exit_status
 from builder.sandbox.wire import (
     CONTROL_FD,
+    EXIT_NOT_STARTED,
     KILL,
+    MAY_CHANGE_NETWORK,
+    NETWORK,
+    OWN_NETWORK,
     RUN,
     RUN_INSECURE,
     RUN_LIMITED,
@@ -49,6 +55,9 @@ class Waiting(NamedTuple):
     requests: socket.socket
     groups: tuple[str, ...]
     has_limits: bool = False
+    network: PooledNamespace | None = None
+    is_trusted: bool = True
+    """Whether the step has no right to change its network namespace."""
 
 
 class RunningStep(NamedTuple):
@@ -64,27 +73,45 @@ def main() -> None:
     """Become the launcher of the process at the other end of the control socket; returns when that is closed."""
     syscalls.close_range(CONTROL_FD + 1)
     outer_pid = os.getpid()
+    keeping, pooling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
     if pid:
         os.close(CONTROL_FD)
-        _, status = os.waitpid(pid, 0)
-        os._exit(exit_status(status).code)
+        pooling.close()
+        # Children and threads of this process are not the launcher's.
+        syscalls.setns(own_namespace, syscalls.CLONE_NEWPID)
+        os.close(own_namespace)
+        _be_outer(pid, keeping)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    keeping.close()
+    os.close(own_namespace)
     os.set_inheritable(CONTROL_FD, False)
     control = socket.socket(fileno=CONTROL_FD)
-    server = Server(control, outer_pid)
+    server = Server(control, outer_pid, NetworkPool(pooling))
     try:
         server.serve()
     finally:
         server.close()
 
 
+def _be_outer(pid: int, keeping: socket.socket) -> NoReturn:
+    """Keep the network for the launcher, and end with it."""
+    try:
+        keep(keeping, pid)
+    finally:
+        os._exit(EXIT_NOT_STARTED)
+
+
 class Server:
     """The loop over requests and steps."""
 
-    def __init__(self, control: socket.socket, outer_pid: int) -> None:
+    def __init__(self, control: socket.socket, outer_pid: int, network: NetworkPool) -> None:
         self._control = control
+        self._network = network
+        self._queued: list[Message] = []
+        """Requests that wait for a network namespace."""
         self._steps: dict[int, RunningStep] = {}
         self._permitted = capabilities.permitted()
         self._hierarchies = find_hierarchies()
@@ -94,6 +121,7 @@ class Server:
         self._pid_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
+        self._poll.register(network, select.POLLIN)
         self._spare: Waiting | None = None
         seccomp.compile_default(frozenset(capabilities.DEFAULT))
         # Children are short-lived copies: a collection in them would only copy pages.
@@ -106,8 +134,10 @@ class Server:
         self._fork_ahead()
         while True:
             for fd, _ in self._poll.poll():
-                if fd != self._control.fileno():
+                if fd in self._steps:
                     self._finish(self._steps.pop(fd))
+                elif fd == self._network.fileno():
+                    self._receive_network()
                 elif not self._handle_request():
                     return
 
@@ -128,26 +158,52 @@ class Server:
         if message is None:
             return False
         if message.kind == KILL:
-            for running in self._steps.values():
-                if running.step == message.step:
-                    _kill(running.process, message.number)
-            return True
-        try:
+            self._signal(message)
+        elif message.kind == NETWORK:
+            self._network.open(os.fsdecode(message.body), message.fds[0])
+            os.close(message.fds[0])
+        elif message.number & OWN_NETWORK:
+            self._queued.append(message)
+            self._start_queued()
+        else:
             self._start(message)
-        finally:
-            for fd in message.fds[1:]:
-                os.close(fd)
         return True
 
-    def _start(self, message: Message) -> None:
-        """Give a request to a waiting process; failures go to the one who asked."""
-        control = socket.socket(fileno=message.fds[0])
+    def _signal(self, message: Message) -> None:
+        for running in self._steps.values():
+            if running.step == message.step:
+                _kill(running.process, message.number)
+        for queued in [each for each in self._queued if each.step == message.step]:
+            self._queued.remove(queued)
+            _refuse(queued, SandboxError("ended before it began"))
+
+    def _receive_network(self) -> None:
         try:
-            process = self._hand_over(message)
+            self._network.receive()
+        except (OSError, SandboxError) as error:
+            if self._queued:
+                _refuse(self._queued.pop(0), error)
+        self._start_queued()
+
+    def _start_queued(self) -> None:
+        """Start requests for which there is a network namespace now."""
+        while self._queued and (namespace := self._network.take(len(self._queued))):
+            message = self._queued.pop(0)
+            self._start(message._replace(fds=(*message.fds, os.dup(namespace.fd))), namespace)
+
+    def _start(self, message: Message, network: PooledNamespace | None = None) -> None:
+        """Give a request to a waiting process; failures go to the one who asked."""
+        try:
+            is_trusted = not message.number & MAY_CHANGE_NETWORK
+            process = self._hand_over(message)._replace(network=network, is_trusted=is_trusted)
         except (OSError, BuildError) as error:
-            _send(control, encode_failure("start the step", error)[0])
-            control.close()
+            _refuse(message, error)
+            if network is not None:
+                self._network.give_back(network, is_trusted=True)
             return
+        control = socket.socket(fileno=message.fds[0])
+        for fd in message.fds[1:]:
+            os.close(fd)
         self._steps[process.pidfd] = RunningStep(message.step, process, control)
         self._poll.register(process.pidfd, select.POLLIN)
         self._fork_ahead()
@@ -214,6 +270,8 @@ class Server:
     def _collect(self, process: Waiting) -> ExitStatus:
         _, status = os.waitpid(process.pid, 0)
         os.close(process.pidfd)
+        if process.network is not None:
+            self._network.give_back(process.network, is_trusted=process.is_trusted)
         killed = process.has_limits and killed_for_memory(process.groups)
         self._groups.remove(process.groups)
         return exit_status(status)._replace(out_of_memory=killed)
@@ -226,6 +284,14 @@ def _class_of(message: Message) -> str:
 def _kill(process: Waiting, number: int) -> None:
     with contextlib.suppress(ProcessLookupError):
         syscalls.pidfd_send_signal(process.pidfd, number)
+
+
+def _refuse(message: Message, error: OSError | BuildError) -> None:
+    """Tell the one who asked why there is no step, and let go of what came with the request."""
+    with socket.socket(fileno=message.fds[0]) as control:
+        _send(control, encode_failure("start the step", error)[0])
+    for fd in message.fds[1:]:
+        os.close(fd)
 
 
 def _send(control: socket.socket, message: bytes) -> None:

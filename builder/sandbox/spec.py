@@ -78,6 +78,7 @@ class ProcessSpec(NamedTuple):
     user: str = ""
     hostname: str = ""
     network: str = "host"
+    """`none`, `host`, or `bridge`: a namespace of the build's own network."""
     mounts: tuple[Mount, ...] = ()
     capabilities: tuple[str, ...] = DEFAULT
     seccomp: bool = True

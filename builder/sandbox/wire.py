@@ -2,8 +2,9 @@
 
 On the control socket (a stream): a header, for RUN with the descriptors of the step's own socket, its streams and its
 sources of mounts, and then the JSON of the spec and the root; the launcher passes the same on to the process that
-becomes the step. On the step's socket (packets of JSON) come `ready` or `failure`, both with the mount points that were
-made, and at last `exit`. Runs under `python -I -S`.
+becomes the step. For NETWORK a socket for the answer, and the directory that pyroute2 is in. On the step's socket
+(packets of JSON) come `ready` or `failure`, both with the mount points that were made, and at last `exit`. Runs under
+`python -I -S`.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from builder.sandbox.spec import Limits, Mount, ProcessSpec, RootMount
 
 CONTROL_FD = 3
 HEADER = struct.Struct("=cIIi")
-"""RUN, RUN_INSECURE, RUN_LIMITED or KILL; step; size of what follows; signal."""
-RUN, RUN_INSECURE, RUN_LIMITED, KILL = b"r", b"i", b"l", b"k"
+"""RUN, RUN_INSECURE, RUN_LIMITED, KILL or NETWORK; step; size of what follows; signal, or flags."""
+RUN, RUN_INSECURE, RUN_LIMITED, KILL, NETWORK = b"r", b"i", b"l", b"k", b"n"
+OWN_NETWORK, MAY_CHANGE_NETWORK = 1, 2
+"""Flags in the number of a RUN: the launcher adds a network namespace as the last descriptor; no other step gets it."""
 MAX_FDS = 250
 MAX_REPLY = 1 << 20
 EXIT_NOT_STARTED = 125
