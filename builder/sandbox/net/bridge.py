@@ -15,19 +15,17 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from builder.errors import SandboxError
-from builder.sandbox import syscalls
 from builder.sandbox.net import iptables, netfilter, relay
 from builder.sandbox.net import subnet as subnets
 from builder.sandbox.net.iptables import Iptables
+from builder.sandbox.net.namespaces import Namespace, inside, new_namespace
 from builder.sandbox.net.netlink import Link, Route, RouteSocket
 from builder.sandbox.net.resolv import RELAY_ADDRESS
 
 INTERFACE_PREFIX = "pyb"
-_LOOPBACK = 1
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 _FORWARDING_6 = "/proc/sys/net/ipv6/conf/all/forwarding"
 _NFPROTO_IPV4 = 2
@@ -44,19 +42,11 @@ class Uplink(NamedTuple):
     """Interfaces with an IPv6 default route, which router advertisements may have made."""
 
 
-class Namespace(NamedTuple):
-    """The network namespace of a step."""
-
-    fd: int
-    number: int
-
-
 class Bridge:
-    """The network of one build. The process that makes one stays in the network namespace that it was in."""
+    """The network of one build. Raises OSError, SandboxError where it cannot be made."""
 
     def __init__(self) -> None:
         self._numbers: set[int] = set()
-        self._home_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._host = RouteSocket()
         uplink = survey(self._host)
         self.mtu = uplink.mtu
@@ -68,19 +58,17 @@ class Bridge:
         self._interface = f"{INTERFACE_PREFIX}{os.urandom(4).hex()}"
         self._iptables = Iptables(self._interface)
         self._tables: netfilter.Tables | None = None
-        self._router_fd, self._router = self._new_namespace()
+        self._router_fd, self._router = new_namespace()
         self._bridge = self._make_bridge()
         self._forward(uplink)
         self._translate()
-        with self.inside(None):
-            listeners = relay.listen()
-        relay.Relay(listeners)
+        relay.Relay(inside(self._router_fd, relay.listen))
 
     def add_namespace(self) -> Namespace:
         """A network namespace with an interface eth0 on the bridge. Raises OSError, SandboxError."""
         number = next(each for each in range(1 << 16) if each not in self._numbers)
         address, address_6 = self.subnet.addresses(number)
-        fd, inside = self._new_namespace()
+        fd, netlink = new_namespace()
         try:
             name = f"port{number}"
             # A port with this name can be there still: the kernel removes them a moment after their namespace.
@@ -89,12 +77,12 @@ class Bridge:
             port = self._router.add_veth(name, "eth0", fd, mtu=self.mtu, master=self._bridge)
             self._router.isolate_port(port)
             self._router.set_up(port)
-            self._configure(inside, address, address_6)
+            self._configure(netlink, address, address_6)
         except BaseException:
             os.close(fd)
             raise
         finally:
-            inside.close()
+            netlink.close()
         self._numbers.add(number)
         return Namespace(fd, number)
 
@@ -103,25 +91,11 @@ class Bridge:
         os.close(namespace.fd)
         self._numbers.discard(namespace.number)
 
-    def inside(self, namespace: Namespace | None) -> contextlib.AbstractContextManager[None]:
-        """Be in a step's namespace, or in the bridge's for None, within the block."""
-        return entered(self._router_fd if namespace is None else namespace.fd, self._home_fd)
-
     def close(self) -> None:
         """Take back what the kernel does not. Idempotent."""
         self._iptables.close()
         if self._tables is not None:
             self._tables.close()
-
-    def _new_namespace(self) -> tuple[int, RouteSocket]:
-        syscalls.unshare(syscalls.CLONE_NEWNET)
-        try:
-            fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            netlink = RouteSocket()
-        finally:
-            syscalls.setns(self._home_fd, syscalls.CLONE_NEWNET)
-        netlink.set_up(_LOOPBACK)
-        return fd, netlink
 
     def _make_bridge(self) -> int:
         """The index of the bridge, in its namespace; the machine's side of it has the gateway's addresses."""
@@ -142,16 +116,16 @@ class Bridge:
         router.add_route(bridge, str(subnet.network))
         return bridge
 
-    def _configure(self, inside: RouteSocket, address: str, address_6: str) -> None:
-        index = inside.index_of("eth0")
-        inside.add_address(index, address, subnets.PREFIX_LENGTH)
+    def _configure(self, netlink: RouteSocket, address: str, address_6: str) -> None:
+        index = netlink.index_of("eth0")
+        netlink.add_address(index, address, subnets.PREFIX_LENGTH)
         if address_6:
-            inside.add_address(index, address_6, subnets.PREFIX_LENGTH_6)
-        inside.set_up(index)
-        inside.add_route(index, f"{RELAY_ADDRESS}/32")
-        inside.add_route(index, "0.0.0.0/0", gateway=self.subnet.gateway)
+            netlink.add_address(index, address_6, subnets.PREFIX_LENGTH_6)
+        netlink.set_up(index)
+        netlink.add_route(index, f"{RELAY_ADDRESS}/32")
+        netlink.add_route(index, "0.0.0.0/0", gateway=self.subnet.gateway)
         if address_6:
-            inside.add_route(index, "::/0", gateway=self.subnet.gateway_6)
+            netlink.add_route(index, "::/0", gateway=self.subnet.gateway_6)
 
     def _forward(self, uplink: Uplink) -> None:
         """Let the machine pass packets on, as Docker and Podman do: it stays so, for others may rely on it by then."""
@@ -216,16 +190,6 @@ def survey(host: RouteSocket) -> Uplink:
 def _mtu(defaults: list[Route], links: dict[int, Link]) -> int:
     used = [links[route.interface].mtu for route in defaults]
     return used[0] if used else min((link.mtu for link in links.values()), default=1500)
-
-
-@contextlib.contextmanager
-def entered(fd: int, home_fd: int) -> Iterator[None]:
-    """Be in a network namespace within the block."""
-    syscalls.setns(fd, syscalls.CLONE_NEWNET)
-    try:
-        yield
-    finally:
-        syscalls.setns(home_fd, syscalls.CLONE_NEWNET)
 
 
 def _has_iptables(tables: netfilter.Tables) -> bool:

@@ -25,8 +25,8 @@ from typing import Any, Protocol
 from builder.errors import BuildError, SandboxError
 
 MAX_PACKET = 1 << 16
-_SOCKSTAT = "/proc/self/net/sockstat"
-_SOCKSTAT_6 = "/proc/self/net/sockstat6"
+_SOCKSTAT = "/proc/thread-self/net/sockstat"
+_SOCKSTAT_6 = "/proc/thread-self/net/sockstat6"
 
 
 class Namespace(Protocol):
@@ -50,8 +50,6 @@ class Network(Protocol):
     def add_namespace(self) -> Any: ...
 
     def remove_namespace(self, namespace: Any) -> None: ...
-
-    def inside(self, namespace: Any) -> contextlib.AbstractContextManager[None]: ...
 
     def close(self) -> None: ...
 
@@ -93,8 +91,8 @@ class Keeper:
             if "open" in request:
                 with socket.socket(fileno=fds[0]) as answers:
                     answers.send(json.dumps(self._open(request["open"])).encode())
-                if self._network is not None:
-                    self._offer()
+                for namespace in self._namespaces.values():
+                    self._send(namespace)
             elif "want" in request:
                 self._offer()
             else:
@@ -107,7 +105,8 @@ class Keeper:
 
     def _open(self, site_dir: str) -> dict[str, Any]:
         try:
-            self._network = self._network or open_network(site_dir)
+            self._network, first = open_network(site_dir)
+            self._namespaces[first.number] = first
         except Exception as error:  # what went wrong is said once, in the one place where somebody listens
             return _failure(error)
         network = self._network
@@ -132,9 +131,9 @@ class Keeper:
         number = int(request["back"] if "back" in request else request["drop"])
         namespace = self._namespaces[number]
         if "back" in request:
-            with self._network.inside(namespace):
-                is_as_new = not has_sockets()
-            if is_as_new:
+            from builder.sandbox.net.namespaces import inside
+
+            if not inside(namespace.fd, has_sockets):
                 self._send(namespace)
                 return
         del self._namespaces[number]
@@ -143,24 +142,35 @@ class Keeper:
             self._offer()
 
 
-def open_network(site_dir: str) -> Network:
-    """A bridge where this process may make one, else a program's. Raises BuildError that tells why there is neither."""
+def open_network(site_dir: str) -> tuple[Network, Namespace]:
+    """A bridge where this process may make one, else a program's, and a first namespace, which shows that it works.
+
+    Raises BuildError that tells why there is neither.
+    """
     from builder.sandbox.net import netlink
 
     netlink.load(site_dir)
     from builder.sandbox.net.bridge import Bridge
 
     try:
-        return Bridge()
+        return _proven(Bridge())
     except (OSError, SandboxError) as error:
         refused = error
     from builder.sandbox.net.userspace import Userspace
 
     try:
-        return Userspace()
+        return _proven(Userspace())
     except (OSError, SandboxError) as error:
         hint = getattr(refused, "hint", None) or getattr(error, "hint", None)
         raise SandboxError(f"no bridge ({_reason(refused)}), and {_reason(error)}", hint=hint) from refused
+
+
+def _proven(network: Network) -> tuple[Network, Namespace]:
+    try:
+        return network, network.add_namespace()
+    except BaseException:
+        network.close()
+        raise
 
 
 def has_sockets() -> bool:

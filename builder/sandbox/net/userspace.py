@@ -10,6 +10,7 @@ Sources: pasta(1), slirp4netns(1).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -19,15 +20,17 @@ from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls
-from builder.sandbox.net.bridge import Namespace, entered
+from builder.sandbox.net.namespaces import Namespace, new_namespace
 from builder.sandbox.net.netlink import RouteSocket
 from builder.sandbox.net.resolv import RELAY_ADDRESS
 
 PROGRAMS = ("pasta", "slirp4netns")
 HINT = "install passt (it has pasta) or slirp4netns, or use --network=host"
 _PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
-_LOOPBACK = 1
 _SLIRP_RELAY = "10.0.2.3"
+_NAME = "/proc/fs/netns"
+"""In a directory that every Linux has, and no such program needs."""
+_TUN = "/dev/net/tun"
 _MTU = 65520
 _READY_SECONDS, _READY_PAUSE = 10.0, 0.002
 
@@ -48,20 +51,14 @@ class Userspace:
         self.notes: list[str] = []
         self.has_ipv6 = has_default_route(socket.AF_INET6)
         self.relay = RELAY_ADDRESS if os.path.basename(self.program) == "pasta" else _SLIRP_RELAY
-        self._home_fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._running: dict[int, Running] = {}
+        self._numbers = itertools.count()
 
     def add_namespace(self) -> Namespace:
         """A network namespace of this process's user namespace, connected. Raises OSError, SandboxError."""
-        syscalls.unshare(syscalls.CLONE_NEWNET)
+        fd, netlink = new_namespace()
+        namespace = Namespace(fd, next(self._numbers))
         try:
-            fd = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            netlink = RouteSocket()
-        finally:
-            syscalls.setns(self._home_fd, syscalls.CLONE_NEWNET)
-        namespace = Namespace(fd, len(self._running))
-        try:
-            netlink.set_up(_LOOPBACK)
             running = connect(fd, self.program)
             self._running[fd] = running
             _wait_for_route(netlink, running)
@@ -79,10 +76,6 @@ class Userspace:
             _end(running)
         os.close(namespace.fd)
 
-    def inside(self, namespace: Namespace) -> contextlib.AbstractContextManager[None]:
-        """Be in a step's namespace within the block."""
-        return entered(namespace.fd, self._home_fd)
-
     def close(self) -> None:
         """End every program. Idempotent."""
         for running in self._running.values():
@@ -92,8 +85,9 @@ class Userspace:
 
 def find_program() -> str:
     """The path of pasta or slirp4netns. Raises SandboxError with what to do when neither can be used."""
-    if not os.path.exists("/dev/net/tun"):
-        raise SandboxError("there is no /dev/net/tun", hint="load the kernel module tun, or use --network=host")
+    if not os.access(_TUN, os.R_OK | os.W_OK):
+        what = "may not be opened" if os.path.exists(_TUN) else "is not there"
+        raise SandboxError(f"{_TUN} {what}", hint=f"make {_TUN} (mode 0666, device 10:200), or use --network=host")
     for name in PROGRAMS:
         found = shutil.which(name, path=_PATH)
         if found:
@@ -106,8 +100,7 @@ def connect(namespace_fd: int, program: str) -> Running:
 
     It may need a moment until the namespace has its addresses. Raises OSError.
     """
-    path = f"/proc/{os.getpid()}/fd/{namespace_fd}"
-    argv = _pasta(program, path) if os.path.basename(program) == "pasta" else _slirp4netns(program, path)
+    argv = _pasta(program) if os.path.basename(program) == "pasta" else _slirp4netns(program)
     reading, writing = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     pid = os.fork()
@@ -116,6 +109,9 @@ def connect(namespace_fd: int, program: str) -> Running:
             syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() == parent:
                 os.setsid()
+                # pasta gives up when it finds this ignored, as it is in Python.
+                signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+                _name_namespace(namespace_fd)
                 os.dup2(writing, 1)
                 os.dup2(writing, 2)
                 os.execv(program, argv)  # noqa: S606 - no shell is wanted
@@ -126,16 +122,29 @@ def connect(namespace_fd: int, program: str) -> Running:
     return Running(pid, os.pidfd_open(pid), reading)
 
 
-def _pasta(program: str, path: str) -> list[str]:
-    options = ["--foreground", "--quiet", "--config-net", "--netns", path, "--netns-only", "--no-netns-quit"]
+def _name_namespace(fd: int) -> None:
+    """Give a namespace a path that holds for this process alone.
+
+    By /proc/PID the program would need as many capabilities as this process has, and it gives up its own at once; newer
+    ones close the descriptors that they were started with.
+    """
+    syscalls.unshare(syscalls.CLONE_NEWNS)
+    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+    syscalls.mount("tmpfs", os.path.dirname(_NAME), fstype="tmpfs")
+    os.close(os.open(_NAME, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    syscalls.mount(f"/proc/self/fd/{fd}", _NAME, flags=syscalls.MS_BIND)
+
+
+def _pasta(program: str) -> list[str]:
+    options = ["--foreground", "--quiet", "--config-net", "--netns", _NAME, "--netns-only", "--no-netns-quit"]
     # Nothing is forwarded into the namespace, and its gateway is not the machine's loopback interface.
     ports = ["--tcp-ports", "none", "--udp-ports", "none", "--tcp-ns", "none", "--udp-ns", "none", "--no-map-gw"]
     return [program, *options, *ports, "--dns-forward", RELAY_ADDRESS, "--ns-ifname", "eth0"]
 
 
-def _slirp4netns(program: str, path: str) -> list[str]:
+def _slirp4netns(program: str) -> list[str]:
     options = ["--configure", f"--mtu={_MTU}", "--disable-host-loopback", "--enable-ipv6"]
-    return [program, *options, "--netns-type=path", path, "eth0"]
+    return [program, *options, "--netns-type=path", _NAME, "eth0"]
 
 
 def _wait_for_route(netlink: RouteSocket, running: Running) -> None:
