@@ -89,16 +89,20 @@ class Relay:
 
 
 def _pump(left: socket.socket, right: socket.socket) -> None:
-    """Pass bytes both ways until either side has ended or nothing came for a while."""
-    while True:
-        readable, _, _ = select.select([left, right], [], [], _SECONDS)
+    """Pass bytes both ways, and the end of either, until both have ended or nothing came for a while."""
+    other = {left: right, right: left}
+    open_ends = [left, right]
+    while open_ends:
+        readable, _, _ = select.select(open_ends, [], [], _SECONDS)
         if not readable:
             return
         for source in readable:
             received = source.recv(_DATAGRAM)
-            if not received:
-                return
-            (right if source is left else left).sendall(received)
+            if received:
+                other[source].sendall(received)
+            else:
+                open_ends.remove(source)
+                other[source].shutdown(socket.SHUT_WR)
 
 
 def _socket(address: str, kind: int) -> socket.socket:
