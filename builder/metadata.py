@@ -7,10 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from builder.exporter import Exported
+from builder.plan import Plan
+from builder.progress import usage_fields
+
+if TYPE_CHECKING:
+    from builder.sandbox.usage import Usage
 
 
 def metadata(exported: Sequence[Exported]) -> dict[str, Any]:
@@ -38,11 +43,22 @@ def _of_image(exported: Exported) -> dict[str, Any]:
     return document
 
 
-def write_metadata(path: str, exported: Sequence[Exported]) -> None:
-    """--metadata-file. The file appears, or is replaced, as a whole. Raises BuildError when it cannot be written."""
+def steps_used(plan: Plan, usage: Mapping[int, Usage]) -> list[dict[str, Any]]:
+    """For each step that ran, in the plan's order, its name and what it has used; seconds and bytes."""
+    return [{"name": plan.vertices[index].name, **usage_fields(usage[index])} for index in sorted(usage)]
+
+
+def write_metadata(path: str, exported: Sequence[Exported], steps: Sequence[dict[str, Any]] = ()) -> None:
+    """--metadata-file, with the steps that ran as `pybuild.steps`. The file appears, or is replaced, as a whole.
+
+    Raises BuildError when it cannot be written.
+    """
     from builder.export.file import replaced_file
 
-    text = json.dumps(metadata(exported), indent=2, sort_keys=True)
+    document = metadata(exported)
+    if steps:
+        document["pybuild.steps"] = list(steps)
+    text = json.dumps(document, indent=2, sort_keys=True)
     with replaced_file(os.path.realpath(path)) as sink:
         sink.write(text.encode())
 

@@ -11,9 +11,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 from builder.plan import PlanWarning
+
+if TYPE_CHECKING:
+    from builder.sandbox.usage import Usage
 
 
 class Reporter(Protocol):
@@ -30,6 +33,9 @@ class Reporter(Protocol):
 
     def output(self, index: int, text: bytes) -> None:
         """Bytes that the vertex's process wrote, as they come."""
+
+    def used(self, index: int, usage: Usage) -> None:
+        """What the vertex's process has used, right after its end."""
 
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         """The vertex has its result."""
@@ -48,6 +54,18 @@ class Reporter(Protocol):
 
     def close(self) -> None:
         """Nothing more comes; lines that are still open are ended."""
+
+
+def usage_fields(usage: Usage) -> dict[str, object]:
+    """What a step has used, as programs read it: seconds and bytes."""
+    return {
+        "user_seconds": round(usage.user_seconds, 6),
+        "system_seconds": round(usage.system_seconds, 6),
+        "peak_memory": usage.peak_memory,
+        "peak_memory_of": "step" if usage.is_whole_memory else "process",
+        "read": usage.read,
+        "written": usage.written,
+    }
 
 
 class LineSplitter:
@@ -82,6 +100,8 @@ class QuietReporter:
     def waiting(self, index: int) -> None: ...
 
     def output(self, index: int, text: bytes) -> None: ...
+
+    def used(self, index: int, usage: Usage) -> None: ...
 
     def done(self, index: int, seconds: float, *, cached: bool) -> None: ...
 
@@ -201,6 +221,9 @@ class JsonReporter(QuietReporter):
 
     def output(self, index: int, text: bytes) -> None:
         self._event("output", vertex=index, text=text.decode("utf-8", "replace"))
+
+    def used(self, index: int, usage: Usage) -> None:
+        self._event("usage", vertex=index, **usage_fields(usage))
 
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         self._event("done", vertex=index, seconds=round(seconds, 6), cached=cached)

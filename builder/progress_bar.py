@@ -10,12 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
 from builder.plan import PlanWarning
 from builder.progress import LineSplitter
+
+if TYPE_CHECKING:
+    from builder.sandbox.usage import Usage
 
 _REFRESH_SECONDS = 0.1
 _LINES_AT_MOST = 8
@@ -86,6 +89,8 @@ class BarReporter:
             lines = self._splitters.setdefault(index, LineSplitter()).feed(text)
             if lines:
                 self._tails[index] = lines[-1]
+
+    def used(self, index: int, usage: Usage) -> None: ...
 
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         with self._lock:

@@ -6,9 +6,10 @@ Source: docker buildx build reference, --resource; docker build reference for --
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from builder import resources_more
 from builder.errors import UsageError
 from builder.frontend_options import read_resources
 from builder.frontend_values import Resources, cpu_set
@@ -21,6 +22,7 @@ _SETS = ("cpuset-cpus", "cpuset-mems")
 _BOUNDS = {"cpu-shares": (2, 262144), "cpu-period": (1000, 1_000_000), "cpu-quota": (1000, 1 << 62)}
 """What the kernel takes (cgroup-v1/cpusets.rst, scheduler/sched-bwc.rst); times are microseconds."""
 NAMES = (*_SIZES, *_BOUNDS, *_SETS)
+_KNOWN = (*NAMES, *resources_more.NAMES)
 _ATTRIBUTES = {name: name.replace("-", "") for name in NAMES} | {"memory-swap": "memswap"}
 """What a frontend calls them."""
 
@@ -28,32 +30,56 @@ _ATTRIBUTES = {name: name.replace("-", "") for name in NAMES} | {"memory-swap": 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare --resource, --cgroup-parent and the options of `docker build` that say one resource each."""
     add = parser.add_argument
-    what = f"limit what each RUN may use: {', '.join(NAMES)}; a limit that cannot be set is an error"
+    what = f"limit what each RUN may use: {', '.join(_KNOWN)}; a limit that cannot be set is an error"
     add("--resource", action="append", default=[], metavar="NAME=VALUE,…", help=what)
+    add("--build-resource", action="append", default=[], metavar="NAME=VALUE,…", help="the same for all RUNs together")
     add("--cgroup-parent", default="", metavar="GROUP", help="the control group below which each RUN gets its own")
     short = {"memory": ("-m",), "cpu-shares": ("-c",)}
     for name in NAMES:
-        written = f'"{name}={{}}"'.format
         flags = (*short.get(name, ()), f"--{name}")
-        add(*flags, dest="resource", action="append", type=written, metavar="VALUE", help=f"--resource {name}=VALUE")
+        help_text = f"--resource {name}=VALUE"
+        add(*flags, dest="resource", action="append", type=_written(name), metavar="VALUE", help=help_text)
+    resources_more.add_arguments(parser, _written)
+
+
+def _written(name: str) -> Callable[[str], str]:
+    """How the value of an option is a word of --resource, whatever commas it has."""
+    return f'"{name}={{}}"'.format
 
 
 def parse_limits(texts: Iterable[str]) -> Limits:
     """The limits of all --resource; of one that is said twice the last counts. Raises UsageError."""
-    return limits(read_resources(attributes(texts)))
+    words = list(_words(texts))
+    given = limits(read_resources(_attributes(words)))
+    more: dict[str, list[str]] = {}
+    for name, value in words:
+        if name in resources_more.NAMES:
+            more.setdefault(name, []).append(value)
+    return resources_more.with_more(given, more)
 
 
 def attributes(texts: Iterable[str]) -> dict[str, str]:
-    """--resource as attributes of a frontend: sizes in bytes, names without their dashes. Raises UsageError."""
-    found: dict[str, str] = {}
+    """--resource as attributes of a frontend: sizes in bytes, names without their dashes. Raises UsageError.
+
+    Those of `resources_more` have no such attribute.
+    """
+    return _attributes(_words(texts))
+
+
+def _words(texts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Names and values, in order."""
     for text in texts:
         for field in _fields(text):
             name, equals, value = field.partition("=")
-            if name not in NAMES or not equals or not value:
-                known = ", ".join(NAMES)
+            if name not in _KNOWN or not equals or not value:
+                known = ", ".join(_KNOWN)
                 raise UsageError(f'--resource "{field}" is not known', hint=f"write NAME=VALUE, NAME one of {known}")
-            found[_ATTRIBUTES[name]] = _bytes(name, value) if name in _SIZES else value
-    return found
+            yield name, value
+
+
+def _attributes(words: Iterable[tuple[str, str]]) -> dict[str, str]:
+    known = ((name, value) for name, value in words if name in NAMES)
+    return {_ATTRIBUTES[name]: _bytes(name, value) if name in _SIZES else value for name, value in known}
 
 
 def limits(given: Resources) -> Limits:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from builder.sandbox.launcher import Launcher
     from builder.sandbox.net.choice import NetworkChoice
     from builder.sandbox.spec import Limits
+    from builder.sandbox.usage import Usage
 
 SECRET_LIMIT = 500 << 10
 
@@ -61,6 +62,7 @@ class Sandbox:
         allowed: frozenset[str] = frozenset(),
         limits: Limits | None = None,
         *,
+        build_limits: Limits | None = None,
         cgroup_parent: str = "",
         debug_shell: str = "off",
         is_own_network_required: bool = False,
@@ -70,12 +72,16 @@ class Sandbox:
         """Entitlements that --allow gave."""
         self.limits = limits
         """What --resource gave; None when nothing is limited."""
+        self.build_limits = build_limits
+        """What --build-resource gave, for all steps together."""
         self.cgroup_parent = cgroup_parent
         self.debug_shell = debug_shell
         """When a step fails: `on-error` opens a shell in it, `hint` says that there is such a thing, or `off`."""
         self.dns = dns
         self._is_own_network_required = is_own_network_required
         self._network: NetworkChoice | None = None
+        self.usage: dict[int, Usage] = {}
+        """What each step that ran has used, by its index in the plan."""
         self.terminal = threading.Lock()
         """Held by the step that talks with the user."""
         self._launcher: Launcher | None = None
@@ -131,6 +137,11 @@ class Worker(NamedTuple):
             yield root_tree(fd)
         finally:
             os.close(fd)
+
+    def used(self, index: int, usage: Usage) -> None:
+        """Note what the plan's vertex `index` has used."""
+        self.sandbox.usage[index] = usage
+        self.reporter.used(index, usage)
 
     def cancel(self) -> None:
         """End every process of the build. Idempotent."""

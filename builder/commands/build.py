@@ -7,7 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import check_deletes, parse_entitlements
@@ -20,7 +20,7 @@ from builder.fetcher import Fetcher
 from builder.frontend import load_plan
 from builder.image.platform import host_platform
 from builder.inputs import Inputs
-from builder.metadata import image_ids, write_metadata
+from builder.metadata import image_ids, steps_used, write_metadata
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import ExecOp, Plan
 from builder.redact import redact
@@ -73,16 +73,17 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         except BuildError as error:
             error.excerpt = excerpt_of(error, context)
             raise
-    _report(args, env, exported, quiet=any(spec.dest == "-" for spec in specs))
+    steps = steps_used(plan, sandbox.usage)
+    _report(args, env, exported, steps, quiet=any(spec.dest == "-" for spec in specs))
     return 0
 
 
 def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
-    limits = None
-    if args.resource:
+    limits = build_limits = None
+    if args.resource or args.build_resource:
         from builder.resources import parse_limits
 
-        limits = parse_limits(args.resource)
+        limits, build_limits = parse_limits(args.resource), parse_limits(args.build_resource)
     if ".." in args.cgroup_parent.split("/"):
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
@@ -90,6 +91,7 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
     return Sandbox(
         allowed,
         limits,
+        build_limits=build_limits,
         cgroup_parent=args.cgroup_parent.strip("/"),
         debug_shell=shell,
         is_own_network_required=args.network == build_options.BRIDGE,
@@ -134,10 +136,12 @@ def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
     return Secrets(sources, dict(build_options.agent(text, env) for text in agents), env.environ)
 
 
-def _report(args: argparse.Namespace, env: Environment, exported: list[Exported], *, quiet: bool) -> None:
+def _report(
+    args: argparse.Namespace, env: Environment, exported: list[Exported], steps: list[dict[str, Any]], *, quiet: bool
+) -> None:
     """The image id, on stdout and in --iidfile, and all that is known of the image in --metadata-file."""
     if args.metadata_file:
-        write_metadata(os.path.join(env.cwd, args.metadata_file), exported)
+        write_metadata(os.path.join(env.cwd, args.metadata_file), exported, steps)
     ids = image_ids(exported)
     if not ids:
         return

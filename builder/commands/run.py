@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment
+from builder.commands.build_options import add_dns_arguments, dns_options
 from builder.errors import BuildError, SandboxError, UsageError
 from builder.runner import options as words
 from builder.runner.options import RunOptions
@@ -37,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rm", action="store_true", help="remove the container when the program ends; it is kept otherwise")
     add("--name", default="", help="name the container")
     add("--hostname", default="", help="the name of the machine (default: the id of the container)")
-    add("--network", default="default", choices=words.NETWORKS, help="none, or that of the host (the default)")
+    network = "none, bridge (a network of its own that reaches others through this machine), or host (the default)"
+    add("--network", default="default", choices=words.NETWORKS, help=network)
+    add_dns_arguments(parser)
     add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
     add("--platform", default="", metavar="OS/ARCH", help="which image of several (default: this machine's)")
     add("--read-only", action="store_true", help="let nothing be written outside of volumes")
@@ -63,6 +66,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     try:
         with Launcher() as launcher:
             launcher.start()  # It gets ready in its own process while this one looks for the image.
+            if options.network == "bridge":
+                launcher.prepare_network()
             return _run(given[0], options, args, env=env, launcher=launcher)
     except UsageError:
         raise
@@ -80,6 +85,8 @@ def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Envir
 
     with Store.open(env.root) as store:
         image = find_image(store, name, env.cwd, env.clock, platform=args.platform)
+        for note in launcher.network().notes if options.network == "bridge" else ():
+            env.stderr.write(f"{note}\n")
         request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
         return run(request, store, launcher)
 
@@ -102,5 +109,6 @@ def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...
         ),
         extra_hosts=tuple(words.parse_host(text) for text in args.add_host),
         rlimits=tuple(words.parse_ulimit(text) for text in args.ulimit),
+        dns=dns_options(args),
         shm_size=words.parse_bytes(args.shm_size, "shm-size") if args.shm_size else 0,
     )

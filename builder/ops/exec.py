@@ -40,7 +40,9 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
             root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir, volatile=True)
             output = Output(worker, index)
             try:
-                _check(op, _run(op, output, spec, root), output, worker.sandbox)
+                status = _run(op, output, spec, root)
+                worker.used(index, status.usage)
+                _check(op, status, output, worker.sandbox)
             except SandboxError:
                 raise
             except BuildError as error:
@@ -85,8 +87,8 @@ def _check(op: ExecOp, status: ExitStatus, output: Output, sandbox: Sandbox) -> 
     shown = " ".join(op.argv)
     how = f"exit code: {status.code}"
     hint = None
-    if status.out_of_memory and sandbox.limits is not None and sandbox.limits.memory:
-        how += f" (killed: out of memory, the limit is {_shown_size(sandbox.limits.memory)})"
+    if status.out_of_memory:
+        how += f" (killed: out of memory{_memory_limit(sandbox)})"
         hint = "give it more with --resource memory=SIZE, or let it use less"
     elif status.signal is not None:
         how += f" (killed by signal {status.signal})"
@@ -96,6 +98,15 @@ def _check(op: ExecOp, status: ExitStatus, output: Output, sandbox: Sandbox) -> 
         hint = "the command cannot be executed: does it have the x bit, and an interpreter that exists?"
     hint = hint or _foreign_advice(op)
     raise BuildError(f'process "{shown}" did not complete successfully: {how}', hint=hint, output=output.tail())
+
+
+def _memory_limit(sandbox: Sandbox) -> str:
+    """The limits that a step can have met."""
+    found = []
+    for limits, what in ((sandbox.limits, "the limit is"), (sandbox.build_limits, "the limit of the build is")):
+        if limits is not None and limits.memory:
+            found.append(f", {what} {_shown_size(limits.memory)}")
+    return "".join(found)
 
 
 def _foreign_advice(op: ExecOp) -> str | None:
@@ -171,6 +182,7 @@ def _granted(spec: ProcessSpec, worker: Worker) -> ProcessSpec:
         dns_search=sandbox.dns.search,
         dns_options=sandbox.dns.options,
         limits=sandbox.limits or Limits(),
+        build_limits=sandbox.build_limits or Limits(),
         cgroup_parent=sandbox.cgroup_parent,
     )
 

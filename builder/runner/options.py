@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from builder.errors import UsageError
+from builder.options import NO_DNS, Dns
 
-NETWORKS = ("default", "none", "host")
+NETWORKS = ("default", "none", "host", "bridge")
 _IGNORED_VOLUME_OPTIONS = {"rw", "z", "Z", "cached", "delegated", "consistent", "rprivate", "private", "nocopy"}
 
 
@@ -38,6 +39,7 @@ class RunOptions(NamedTuple):
     extra_hosts: tuple[str, ...] = ()
     rlimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 0
+    dns: Dns = NO_DNS
 
 
 class Volume(NamedTuple):

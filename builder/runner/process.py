@@ -31,12 +31,15 @@ def process_spec(
         cwd=working_directory(config, options),
         user=options.user or config.get("User") or "",
         hostname=name,
-        network="none" if options.network == "none" else "host",
+        network="host" if options.network == "default" else options.network,
         mounts=tuple(mounts),
         terminal=options.has_terminal,
         rlimits=options.rlimits,
         shm_size=options.shm_size or DEFAULT_SHM_SIZE,
         extra_hosts=options.extra_hosts,
+        dns=options.dns.servers,
+        dns_search=options.dns.search,
+        dns_options=options.dns.options,
         read_only_root=options.is_read_only,
     )
 

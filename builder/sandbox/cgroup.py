@@ -110,10 +110,20 @@ class StepGroups:
                 # Read-only or not ours: a container, mostly. Steps then share our group.
                 continue
             made.append(parent)
+            if hierarchy.is_v2:
+                _count_below(parent)
             if kind == OPEN or device_rules.guard(parent, is_v2=hierarchy.is_v2):
                 self._guards[kind] = kind == GUARDED
                 break
         self._parents[kind] = tuple(made)
+
+
+def _count_below(parent: str) -> None:
+    """Have the steps' groups count memory and transfers, where a new group was given the controllers for that."""
+    with contextlib.suppress(OSError):
+        offered = {"memory", "io"}.intersection(read(f"{parent}/cgroup.controllers").split())
+        with open(f"{parent}/cgroup.subtree_control", "w", encoding="ascii") as control:
+            control.write(" ".join(f"+{name}" for name in sorted(offered)))
 
 
 def _own_paths() -> dict[tuple[str, ...], str]:
@@ -155,7 +165,5 @@ def read(path: str) -> str:
 
 def _remove_tree(group: str) -> None:
     with contextlib.suppress(OSError):
-        for entry in os.scandir(group):
-            if entry.is_dir(follow_symlinks=False):
-                os.rmdir(entry.path)
-        os.rmdir(group)
+        for directory, _, _ in os.walk(group, topdown=False):
+            os.rmdir(directory)

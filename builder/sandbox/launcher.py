@@ -38,6 +38,7 @@ from builder.sandbox.wire import (
     RUN_LIMITED,
     Message,
     Stub,
+    decode_exit,
     decode_failure,
     encode,
     send_message,
@@ -142,7 +143,7 @@ class Launcher:
                 mounted = spec._replace(mounts=(*etc_mounts(spec, network), *spec.mounts))
                 wire_spec, fds = _descriptors(mounted, streams, opened, theirs.fileno())
                 kind = RUN_INSECURE if spec.insecure else RUN
-                if spec.cgroup_parent or spec.limits != Limits():
+                if spec.cgroup_parent or (spec.limits, spec.build_limits) != (Limits(), Limits()):
                     kind = RUN_LIMITED
                 self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, root), tuple(fds)))
             try:
@@ -197,7 +198,7 @@ class Launcher:
             elif "failure" in message:
                 failure = decode_failure(message["failure"])
             elif failure is None:
-                return ExitStatus(*message["exit"])
+                return decode_exit(message["exit"])
         raise failure or SandboxError("the sandbox launcher ended unexpectedly")
 
 

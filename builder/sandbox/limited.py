@@ -1,9 +1,10 @@
 """Control groups of steps with limits or with a parent that the user chose, in every hierarchy that is needed for it.
 
-    <hierarchy>/<our own group, or the chosen parent>/pybuild-<pid>-<random>-<class>-limited/<step>
+    <hierarchy>/<our own group, or the chosen parent>/pybuild-<pid>-<random>-limited/<class>/<step>
 
-In v2 only a group without processes hands controllers down: where ours has some, which is usual, the new one is made
-below the root of what is mounted. Runs under `python -I -S`.
+The limits of a whole build are the first one's, those of a step the last one's. In v2 only a group without processes
+hands controllers down: where ours has some, which is usual, the new one is made below the root of what is mounted. Runs
+under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from builder.errors import SandboxError
 from builder.sandbox import device_rules
 from builder.sandbox.cgroup import OPEN, PREFIX, Hierarchy, read, sweep
 from builder.sandbox.limits import apply, fill_cpuset, settings, write
-from builder.sandbox.spec import ProcessSpec
+from builder.sandbox.spec import Limits, ProcessSpec
 
 _RESTRICTING = {"blkio", "cpu", "cpuset", "memory", "pids"}
+_NAMES_IN_V2 = {"blkio": "io"}
+"""Controllers go by their names in v1 otherwise."""
 
 
 class Limited(NamedTuple):
@@ -40,7 +43,8 @@ class LimitedGroups:
     def create(self, step: int, kind: str, spec: ProcessSpec) -> Limited:
         """New groups with the spec's limits, below its parent. Raises SandboxError for what cannot be set."""
         groups: list[str] = []
-        missing = {setting.controller for setting in settings(spec.limits, is_v2=False)}
+        both = (*settings(spec.limits, is_v2=False), *settings(spec.build_limits, is_v2=False))
+        missing = {setting.controller for setting in both}
         guarded = False
         try:
             for hierarchy in self._hierarchies:
@@ -49,12 +53,10 @@ class LimitedGroups:
                 is_wanted = bool(spec.cgroup_parent) and (hierarchy.is_v2 or _RESTRICTING & {*hierarchy.controllers})
                 if not (controllers or guards or is_wanted):
                     continue
-                place = self._place(hierarchy, kind, spec.cgroup_parent, controllers)
+                place = self._place(hierarchy, kind, spec, controllers)
                 guarded = guarded or (guards and self._guard(place, hierarchy))
                 groups.append(_group(f"{place}/{step}", hierarchy))
-                for setting in settings(spec.limits, is_v2=hierarchy.is_v2):
-                    if setting.controller in controllers:
-                        apply(setting, groups[-1])
+                _apply(spec.limits, hierarchy, controllers, groups[-1])
                 missing -= controllers
             if missing:
                 raise SandboxError(
@@ -73,36 +75,37 @@ class LimitedGroups:
             with contextlib.suppress(OSError):
                 os.rmdir(made)
 
-    def _place(self, hierarchy: Hierarchy, kind: str, parent: str, controllers: set[str]) -> str:
+    def _place(self, hierarchy: Hierarchy, kind: str, spec: ProcessSpec, controllers: set[str]) -> str:
         """The group of a class of steps, with these controllers for those below it."""
         refused = "nothing there lets us"
-        for base in _bases(hierarchy, parent, controllers):
-            place = f"{base}/{self._name}-{kind}-limited"
+        for base in _bases(hierarchy, spec.cgroup_parent, controllers):
+            top = f"{base}/{self._name}-limited"
+            highest = hierarchy.root_dir if spec.cgroup_parent else base
             try:
-                for made in self._missing_dirs(hierarchy.root_dir, place):
-                    os.mkdir(made, 0o755)
-                    self._made.append(made)
-                    if "cpuset" in hierarchy.controllers:
-                        fill_cpuset(made)
-                for group in _ancestors(base, place, hierarchy.root_dir if parent else base):
+                for group in (*_ancestors(base, highest), top, f"{top}/{kind}"):
+                    is_new = self._make(group, hierarchy)
+                    if is_new and group == top:
+                        _apply(spec.build_limits, hierarchy, controllers, top)
                     _hand_down(group, controllers if hierarchy.is_v2 else set())
             except OSError as error:
                 refused = f"{base}: {os.strerror(error.errno or 0).lower()}"
                 continue
-            return place
+            return f"{top}/{kind}"
         raise SandboxError(
             f"the control group of the step cannot be made: {refused}",
             hint="name a group that holds no processes with --cgroup-parent, or leave out the limits",
         )
 
-    def _missing_dirs(self, root_dir: str, place: str) -> list[str]:
-        missing = []
-        while place.startswith(root_dir) and not os.path.isdir(place):
-            missing.append(place)
-            place = os.path.dirname(place)
-        if missing:
-            sweep(os.path.dirname(missing[0]))
-        return missing[::-1]
+    def _make(self, group: str, hierarchy: Hierarchy) -> bool:
+        """Make a group for others to be in unless it is there. Raises OSError."""
+        if os.path.isdir(group):
+            return False
+        sweep(os.path.dirname(group))
+        os.mkdir(group, 0o755)
+        self._made.append(group)
+        if "cpuset" in hierarchy.controllers:
+            fill_cpuset(group)
+        return True
 
     def _guard(self, place: str, hierarchy: Hierarchy) -> bool:
         if place not in self._guarded:
@@ -118,17 +121,24 @@ def _bases(hierarchy: Hierarchy, parent: str, controllers: set[str]) -> list[str
     return [hierarchy.own_dir]
 
 
-def _ancestors(base: str, place: str, top: str) -> list[str]:
-    """From `top` down to `place`, by way of `base`."""
-    found = [place, base]
-    while found[-1] != top and found[-1].startswith(f"{top}/"):
+def _ancestors(base: str, highest: str) -> list[str]:
+    """From `highest` down to `base`."""
+    found = [base]
+    while found[-1] != highest and found[-1].startswith(f"{highest}/"):
         found.append(os.path.dirname(found[-1]))
     return found[::-1]
 
 
+def _apply(limits: Limits, hierarchy: Hierarchy, controllers: set[str], group: str) -> None:
+    for setting in settings(limits, is_v2=hierarchy.is_v2):
+        if setting.controller in controllers:
+            apply(setting, group)
+
+
 def _hand_down(group: str, controllers: set[str]) -> None:
     """Let groups below one of v2 have controllers. Raises OSError, EBUSY where the group holds processes itself."""
-    missing = controllers and controllers.difference(read(f"{group}/cgroup.subtree_control").split())
+    names = {_NAMES_IN_V2.get(name, name) for name in controllers}
+    missing = names and names.difference(read(f"{group}/cgroup.subtree_control").split())
     if missing:
         write(f"{group}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(missing)))
 
@@ -137,7 +147,8 @@ def _controllers(hierarchy: Hierarchy) -> set[str]:
     if not hierarchy.is_v2:
         return {*hierarchy.controllers}
     with contextlib.suppress(OSError):
-        return {*read(f"{hierarchy.root_dir}/cgroup.controllers").split()}
+        offered = {*read(f"{hierarchy.root_dir}/cgroup.controllers").split()}
+        return offered | {name for name, other in _NAMES_IN_V2.items() if other in offered}
     return set()
 
 

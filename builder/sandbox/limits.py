@@ -15,16 +15,23 @@ from builder.sandbox.spec import Limits
 
 _PERIOD = 100_000
 """The kernel's default, in microseconds."""
+_HINTS = {
+    "memory-swap": "the kernel counts swap only when it was started with swapaccount=1",
+    "blkio-weight": "the disk's I/O scheduler has to know weights: bfq, or io.cost of cgroup v2",
+}
+"""What is missing where the kernel does not have a file."""
 _UNFILLED = ("cpuset.cpus", "cpuset.mems")
 
 
 class Setting(NamedTuple):
-    """One limit: how the user calls it, the controller that keeps it, the file and what to write there."""
+    """One limit: how the user calls it, the controller that keeps it (by its name in v1), the file and what to write
+    there, and other files that some kernels have instead."""
 
     name: str
     controller: str
     file: str
     value: str
+    others: tuple[tuple[str, str], ...] = ()
 
 
 def settings(limits: Limits, *, is_v2: bool) -> list[Setting]:
@@ -33,6 +40,25 @@ def settings(limits: Limits, *, is_v2: bool) -> list[Setting]:
     for name, value in (("cpus", limits.cpuset_cpus), ("mems", limits.cpuset_mems)):
         if value:
             found.append(Setting(f"cpuset-{name}", "cpuset", f"cpuset.{name}", value))
+    if limits.pids is not None:
+        found.append(Setting("pids-limit", "pids", "pids.max", "max" if limits.pids == -1 else str(limits.pids)))
+    return found + _io(limits, is_v2)
+
+
+_RATES = {"rbps": "read_bps", "wbps": "write_bps", "riops": "read_iops", "wiops": "write_iops"}
+
+
+def _io(limits: Limits, is_v2: bool) -> list[Setting]:
+    found = []
+    if limits.io_weight is not None:
+        weight = limits.io_weight
+        file, other = ("io.bfq.weight", "io.weight") if is_v2 else ("blkio.weight", "blkio.bfq.weight")
+        value = f"default {1 + (weight - 10) * 9999 // 990}" if is_v2 else str(weight)
+        found.append(Setting("blkio-weight", "blkio", file, str(weight), ((other, value),)))
+    for device, kind, rate in limits.io_rates:
+        name = _RATES[kind]
+        file, value = ("io.max", f"{kind}={rate}") if is_v2 else (f"blkio.throttle.{name}_device", str(rate))
+        found.append(Setting(f"device-{name.replace('_', '-')}", "blkio", file, f"{device} {value}"))
     return found
 
 
@@ -70,16 +96,23 @@ def _cpu(limits: Limits, is_v2: bool) -> list[Setting]:
 
 def apply(setting: Setting, group_dir: str) -> None:
     """Set one limit on a group. Raises SandboxError when the kernel refuses it."""
-    try:
-        write(f"{group_dir}/{setting.file}", setting.value)
-    except OSError as error:
-        hint = None
-        if isinstance(error, FileNotFoundError) and setting.name == "memory-swap":
-            hint = "the kernel counts swap only when it was started with swapaccount=1"
-        reason = os.strerror(error.errno or 0).lower()
-        raise SandboxError(
-            f"{setting.name}={setting.value} cannot be set: {setting.file}: {reason}", hint=hint
-        ) from error
+    refused: OSError | None = None
+    for file, value in ((setting.file, setting.value), *setting.others):
+        try:
+            write(f"{group_dir}/{file}", value)
+        except FileNotFoundError as error:
+            refused = refused or error
+        except OSError as error:
+            refused = error
+            break
+        else:
+            return
+    assert refused is not None
+    hint = _HINTS.get(setting.name) if isinstance(refused, FileNotFoundError) else None
+    reason = os.strerror(refused.errno or 0).lower()
+    raise SandboxError(
+        f"{setting.name}={setting.value} cannot be set: {setting.file}: {reason}", hint=hint
+    ) from refused
 
 
 def fill_cpuset(group_dir: str) -> None:

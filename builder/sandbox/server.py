@@ -12,7 +12,6 @@ import array  # noqa: F401 - socket.send_fds imports it, which must not be in ea
 import contextlib
 import gc
 import itertools
-import json
 import os
 import select
 import signal
@@ -29,6 +28,7 @@ from builder.sandbox.net.keeper import keep
 from builder.sandbox.net.pool import NetworkPool, PooledNamespace
 from builder.sandbox.plan import Surroundings
 from builder.sandbox.spec import ExitStatus, exit_status
+from builder.sandbox.usage import usage
 from builder.sandbox.wire import (
     CONTROL_FD,
     EXIT_NOT_STARTED,
@@ -41,6 +41,7 @@ from builder.sandbox.wire import (
     RUN_LIMITED,
     Message,
     decode,
+    encode_exit,
     encode_failure,
     receive_message,
     send_message,
@@ -259,7 +260,7 @@ class Server:
         """Collect a pid 1; when it is gone, so is everything else in its pid namespace."""
         self._poll.unregister(running.process.pidfd)
         status = self._collect(running.process)
-        _send(running.control, json.dumps({"exit": status}).encode("ascii"))
+        _send(running.control, encode_exit(status))
         running.control.close()
 
     def _discard(self, process: Waiting) -> None:
@@ -268,13 +269,14 @@ class Server:
         self._collect(process)
 
     def _collect(self, process: Waiting) -> ExitStatus:
-        _, status = os.waitpid(process.pid, 0)
+        _, status, used = os.wait4(process.pid, 0)
         os.close(process.pidfd)
         if process.network is not None:
             self._network.give_back(process.network, is_trusted=process.is_trusted)
         killed = process.has_limits and killed_for_memory(process.groups)
+        found = usage(process.groups, used)
         self._groups.remove(process.groups)
-        return exit_status(status)._replace(out_of_memory=killed)
+        return exit_status(status)._replace(out_of_memory=killed, usage=found)
 
 
 def _class_of(message: Message) -> str:

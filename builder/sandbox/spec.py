@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from builder.sandbox.capabilities import DEFAULT
+from builder.sandbox.usage import Usage
 
 DEFAULT_HOSTNAME = "buildkitsandbox"
 DEFAULT_SHM_SIZE = 64 << 20
@@ -62,6 +63,12 @@ class Limits(NamedTuple):
     cpu_quota: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
+    pids: int | None = None
+    """Processes and threads; -1 for no limit."""
+    io_weight: int | None = None
+    """From 10 to 1000, as in cgroup v1."""
+    io_rates: tuple[tuple[str, str, int], ...] = ()
+    """Device as `major:minor`, one of `rbps`, `wbps`, `riops`, `wiops`, and what it may be in a second."""
 
 
 class ProcessSpec(NamedTuple):
@@ -95,6 +102,8 @@ class ProcessSpec(NamedTuple):
     add_home: bool = True
     no_new_privileges: bool = False
     limits: Limits = Limits()
+    build_limits: Limits = Limits()
+    """For this step and all others of its launcher together: the same for each."""
     cgroup_parent: str = ""
     """A control group, from the root of each hierarchy; "" is the group that this process is in."""
 
@@ -106,6 +115,7 @@ class ExitStatus(NamedTuple):
     signal: int | None = None
     out_of_memory: bool = False
     """Whether the kernel killed a process of the step for its memory limit."""
+    usage: Usage = Usage()
 
 
 def exit_status(wait_status: int) -> ExitStatus:

@@ -16,7 +16,8 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
-from builder.sandbox.spec import Limits, Mount, ProcessSpec, RootMount
+from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
+from builder.sandbox.usage import Usage
 
 CONTROL_FD = 3
 HEADER = struct.Struct("=cIIi")
@@ -93,7 +94,24 @@ def decode(message: bytes) -> tuple[ProcessSpec, RootMount]:
     spec_fields, root_fields = json.loads(message)
     spec = ProcessSpec(*spec_fields)
     mounts = tuple(Mount(*fields) for fields in spec.mounts)
-    return spec._replace(mounts=mounts, limits=Limits(*spec.limits)), RootMount(*root_fields)
+    limits, build_limits = _limits(spec.limits), _limits(spec.build_limits)
+    return spec._replace(mounts=mounts, limits=limits, build_limits=build_limits), RootMount(*root_fields)
+
+
+def _limits(fields: Sequence[Any]) -> Limits:
+    limits = Limits(*fields)
+    return limits._replace(io_rates=tuple((device, kind, rate) for device, kind, rate in limits.io_rates))
+
+
+def encode_exit(status: ExitStatus) -> bytes:
+    """The last message about a step."""
+    return json.dumps({"exit": status}).encode("ascii")
+
+
+def decode_exit(fields: Sequence[Any]) -> ExitStatus:
+    """The status that `encode_exit` was given."""
+    status = ExitStatus(*fields)
+    return status._replace(usage=Usage(*status.usage))
 
 
 def encode_failure(phase: str, error: BaseException, stubs: Sequence[Stub] = ()) -> tuple[bytes, int]:

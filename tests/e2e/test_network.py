@@ -31,10 +31,10 @@ class Machine:
     def __init__(self, world: World, pybuild: Pybuild, based: list[str]) -> None:
         self.world = world
         self.pybuild = pybuild
-        self._based = based
+        self.based = based
 
     def words(self, *words: str, prefix: tuple[str, ...] = ()) -> list[str]:
-        return self.world.words(*prefix, *self.pybuild.argv("build", *self._based, "--no-cache", *words, "."))
+        return self.world.words(*prefix, *self.pybuild.argv("build", *self.based, "--no-cache", *words, "."))
 
     def build(self, *commands: str, options: tuple[str, ...] = (), prefix: tuple[str, ...] = (), code: int = 0) -> str:
         """Everything that a build of these RUNs says."""
@@ -253,6 +253,25 @@ def test_without_the_right_to_make_one(machine: Machine) -> None:
     said = machine.build("true", options=("--network=bridge",), prefix=prefix, code=125)
     assert "no network for the step: no bridge (netlink: operation not permitted)" in said
     assert "--network=host" in said
+
+
+def test_a_container_with_a_network_of_its_own(machine: Machine) -> None:
+    machine.pybuild.write(Dockerfile="FROM base\n")
+    machine.pybuild.ok("build", *machine.based, "-t", "app", ".")
+
+    def run(*words: str) -> str:
+        argv = machine.world.words(*machine.pybuild.argv("run", "--rm", *words))
+        done = subprocess.run(
+            argv, cwd=machine.pybuild.cwd, env=machine.pybuild.environment(), capture_output=True, text=True, check=True
+        )
+        return done.stdout + done.stderr
+
+    said = run("--network=bridge", "--dns", SERVER, "app", "sh", "-c", f"{GREET}; nslookup -type=a x.example; ip addr")
+    assert f"hello {UPLINK}\n" in said
+    assert ANSWER in said
+    assert "inet 10." in said
+    assert "uplink" in run("app", "ls", "/sys/class/net")
+    assert machine.wait_until_clean() == []
 
 
 def kill_all(running: subprocess.Popen[str]) -> None:

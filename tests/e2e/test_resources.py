@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,11 @@ import pytest
 from builder.errors import SandboxError, UsageError
 from builder.resources import parse_limits
 from builder.sandbox import cgroup
-from builder.sandbox.cgroup import GUARDED, Hierarchy
+from builder.sandbox.cgroup import GUARDED, OPEN, Hierarchy
 from builder.sandbox.limited import LimitedGroups
 from builder.sandbox.limits import killed_for_memory, settings
 from builder.sandbox.spec import Limits, ProcessSpec
+from builder.sandbox.usage import usage
 from tests.conftest import Pybuild, require
 
 FILES = {
@@ -56,6 +59,9 @@ def test_limits_are_read() -> None:
 @pytest.mark.parametrize(
     "text",
     ["memory", "memory=", "memory=x", "memory=0", "ram=1g", "cpu-shares=1", "cpu-period=1", "cpu-quota=-2",
+     "cpus=0", "cpus=x", "cpus=1,cpu-quota=5000", "pids-limit=0", "pids-limit=-2", "blkio-weight=9",
+     "blkio-weight=1001", "device-read-bps=1mb", "device-read-bps=/dev/null:1mb", "device-read-bps=/nowhere:1mb",
+     "device-read-iops=/dev/null:",
      "cpuset-cpus=a", "cpuset-mems=0-", "memory-swap=1g", "memory=2g,memory-swap=1g"],
 )  # fmt: skip
 def test_malformed_limits(text: str) -> None:
@@ -82,6 +88,20 @@ def test_settings_of_both_versions() -> None:
         ("cpuset.cpus", "0"),
         ("cpuset.mems", "0"),
     ]
+    more = Limits(pids=20, io_weight=500, io_rates=(("8:0", "rbps", 1 << 20), ("8:0", "wiops", 30)))
+    assert [(each.file, each.value, each.others) for each in settings(more, is_v2=False)] == [
+        ("pids.max", "20", ()),
+        ("blkio.weight", "500", (("blkio.bfq.weight", "500"),)),
+        ("blkio.throttle.read_bps_device", "8:0 1048576", ()),
+        ("blkio.throttle.write_iops_device", "8:0 30", ()),
+    ]
+    assert [(each.file, each.value, each.others) for each in settings(more, is_v2=True)] == [
+        ("pids.max", "20", ()),
+        ("io.bfq.weight", "500", (("io.weight", "default 4950"),)),
+        ("io.max", "8:0 rbps=1048576", ()),
+        ("io.max", "8:0 wiops=30", ()),
+    ]
+    assert [each.value for each in settings(Limits(pids=-1), is_v2=True)] == ["max"]
     assert [each.value for each in settings(Limits(cpu_quota=-1), is_v2=True)] == ["max 100000"]
     assert [each.value for each in settings(Limits(1 << 20, -1), is_v2=True)] == [str(1 << 20), "max"]
 
@@ -114,6 +134,122 @@ def test_killed_for_memory_is_read_from_either_version(tmp_path: Path) -> None:
     assert not killed_for_memory((str(tmp_path),))
     (tmp_path / "memory.oom_control").write_text("oom_kill_disable 0\nunder_oom 0\noom_kill 2\n")
     assert killed_for_memory((str(tmp_path),))
+
+
+def test_processors_as_a_number() -> None:
+    assert parse_limits(["cpus=1.5,pids-limit=-1"]) == Limits(cpu_period=100000, cpu_quota=150000, pids=-1)
+
+
+V2_FILES = {
+    "cpu": ("cpu.max", "cpu.weight"),
+    "io": ("io.max", "io.weight"),
+    "memory": ("memory.max", "memory.swap.max"),
+    "pids": ("pids.max",),
+}
+
+
+@pytest.fixture
+def simulated_v2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A tree that gives new directories the control files that they have in cgroup v2; it limits nothing."""
+    make = os.mkdir
+
+    def mkdir(path: str, mode: int = 0o777) -> None:
+        make(path, mode)
+        handed_down = Path(path).parent.joinpath("cgroup.subtree_control").read_text().replace("+", "")
+        files = [file for controller in handed_down.split() for file in V2_FILES[controller]]
+        for file in ("cgroup.subtree_control", "cgroup.procs", *files):
+            Path(path, file).write_text("")
+
+    (tmp_path / "cgroup.controllers").write_text(" ".join(V2_FILES))
+    (tmp_path / "cgroup.subtree_control").write_text("")
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    return tmp_path
+
+
+def test_limits_of_a_step_and_of_the_build_in_v2(simulated_v2: Path) -> None:
+    hierarchy = Hierarchy(True, "", (), str(simulated_v2), str(simulated_v2))
+    spec = ProcessSpec(
+        ("x",),
+        limits=Limits(1 << 20, 1 << 20, pids=7, io_weight=10, io_rates=(("8:0", "rbps", 5),)),
+        build_limits=Limits(4 << 20, cpu_quota=50000),
+    )
+    groups = LimitedGroups(os.getpid(), (hierarchy,)).create(1, OPEN, spec).groups
+    step = Path(groups[0])
+    build = step.parents[1]
+    assert build.parent == simulated_v2
+    found = {file: step.joinpath(file).read_text() for file in ("memory.max", "memory.swap.max", "pids.max", "io.max")}
+    assert found == {"memory.max": str(1 << 20), "memory.swap.max": "0", "pids.max": "7", "io.max": "8:0 rbps=5"}
+    assert step.joinpath("io.weight").read_text() == "default 1"
+    assert build.joinpath("memory.max").read_text() == str(4 << 20)
+    assert build.joinpath("cpu.max").read_text() == "50000 100000"
+    for group in (simulated_v2, build, step.parent):
+        assert group.joinpath("cgroup.subtree_control").read_text() == "+cpu +io +memory +pids"
+
+
+def test_what_a_step_used_is_read_from_v2(tmp_path: Path) -> None:
+    import resource
+
+    nothing = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert not usage((str(tmp_path),), nothing).is_whole_memory
+    (tmp_path / "cpu.stat").write_text("usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\n")
+    (tmp_path / "memory.peak").write_text("4096\n")
+    (tmp_path / "io.stat").write_text("8:0 rbytes=1 wbytes=2 rios=1\n8:16 rbytes=10 wbytes=20\n")
+    assert usage((str(tmp_path),), nothing) == (2.0, 1.0, 4096, 11, 22, True)
+
+
+@pytest.mark.usefixtures("limiting")
+def test_limits_of_processes_and_io_hold(pybuild: Pybuild, based: list[str]) -> None:
+    """Of eight processes beside the shell three do not start; a file is written no faster than it may be."""
+    require(has("pids") and has("blkio"), "needs control groups for processes and I/O")
+    pybuild.write(Dockerfile="FROM base\nRUN for n in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait\n")
+    done = pybuild("build", *based, "--pids-limit", "6", ".")
+    assert done.returncode != 0
+    assert "can't fork" in done.stderr
+    device = os.stat(pybuild.root.parent).st_dev
+    path = f"/dev/block/{os.major(device)}:{os.minor(device)}"
+    disk = os.path.realpath(path) if os.path.exists(path) else _disk(device)
+    require(disk is not None, "needs a disk below the store")
+    pybuild.write(Dockerfile="FROM base\nRUN dd if=/dev/zero of=/f bs=1M count=4 oflag=direct 2>&1 && rm /f\n")
+    began = time.monotonic()
+    pybuild.ok("build", *based, "--device-write-bps", f"{disk}:2mb", ".")
+    assert time.monotonic() - began > 1.5
+
+
+def _disk(device: int) -> str | None:
+    found = [entry.path for entry in os.scandir("/dev") if os.stat(entry.path, follow_symlinks=False).st_rdev == device]
+    return found[0] if found else None
+
+
+@pytest.mark.usefixtures("limiting")
+def test_a_limit_of_the_build_is_for_all_steps_together(pybuild: Pybuild, based: list[str]) -> None:
+    """Two stages at once that each keep 40 MiB in memory for a while: one at least is too much for 60 MiB."""
+    stage = "FROM base AS {0}\nRUN --mount=type=tmpfs,target=/t head -c 40m /dev/zero >/t/{0} && sleep 2\n"
+    copies = "FROM base\nCOPY --from=one /bin/sh /1\nCOPY --from=two /bin/sh /2\n"
+    pybuild.write(Dockerfile=stage.format("one") + stage.format("two") + copies)
+    words = ("build", *based, "--no-cache", "-m", "60m", "--jobs", "2", ".")
+    pybuild.ok(*words)
+    done = pybuild(*words, "--build-resource", "memory=60m")
+    assert done.returncode == 1
+    assert "out of memory, the limit is 60 MiB, the limit of the build is 60 MiB" in done.stderr
+
+
+def test_what_steps_used_is_reported(pybuild: Pybuild, based: list[str]) -> None:
+    program = "head -c 40m /dev/zero | tail -c 30m | md5sum >/sum; dd if=/dev/zero of=/f bs=1M count=8 2>/dev/null"
+    pybuild.write(Dockerfile=f"FROM base\nRUN {program}\nRUN true\n")
+    limits = ("-m", "256m") if has("memory") else ()
+    words = ("build", *based, *limits, "--progress", "json", "--metadata-file", "meta.json", ".")
+    events = [json.loads(line) for line in pybuild.ok(*words).stderr.splitlines()]
+    first, second = [event for event in events if event["event"] == "usage"]
+    assert first["peak_memory"] > 30 << 20 > second["peak_memory"] > 0
+    assert first["peak_memory_of"] == ("step" if limits else "process")
+    assert first["user_seconds"] + first["system_seconds"] > 0.01
+    assert first["written"] >= 8 << 20
+    steps = json.loads((pybuild.cwd / "meta.json").read_text())["pybuild.steps"]
+    assert [step["name"].split("] ")[1] for step in steps] == [f"RUN {program}", "RUN true"]
+    assert {key: first[key] for key in steps[0] if key != "name"} == {k: v for k, v in steps[0].items() if k != "name"}
+    (pybuild.cwd / "meta.json").unlink()
+    pybuild.ok(*words)
+    assert "pybuild.steps" not in json.loads((pybuild.cwd / "meta.json").read_text())
 
 
 @pytest.mark.usefixtures("limiting")
@@ -198,8 +334,8 @@ def test_controllers_of_v2_are_handed_down_from_a_group_without_processes() -> N
         while not cgroup.read(f"{own_dir}/cgroup.procs"):
             pass
         groups = LimitedGroups(os.getpid(), (Hierarchy(True, "", (), own_dir, root_dir),))
-        place = groups._place(groups._hierarchies[0], GUARDED, "", {controller})
-        assert os.path.dirname(place) == root_dir
+        place = groups._place(groups._hierarchies[0], GUARDED, ProcessSpec(("x",)), {controller})
+        assert os.path.dirname(os.path.dirname(place)) == root_dir
         assert controller in cgroup.read(f"{place}/cgroup.subtree_control").split()
         groups.close()
         assert not os.path.exists(place)
