@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
+from tests.leftovers import wait_until_clean
+
 Completed: TypeAlias = "subprocess.CompletedProcess[str]"
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -101,3 +103,14 @@ def pybuild(tmp_path: Path) -> Pybuild:
 def based(pybuild: Pybuild, base_layout: Path) -> list[str]:
     """The words that give `FROM base` its meaning."""
     return ["--build-context", f"base=oci-layout://{base_layout}"]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """After all tests nothing of any build is left on the machine; checked once, when every worker has ended."""
+    if hasattr(session.config, "workerinput") or os.geteuid() != 0:
+        return
+    factory = getattr(session.config, "_tmp_path_factory", None)
+    left = wait_until_clean(str(factory.getbasetemp()) if factory is not None else "")
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        raise pytest.UsageError("left behind by builds:\n  " + "\n  ".join(left))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests.builder.world import ANSWER, GREETING_PORT, MTU, SERVER, SERVER_6, UPLINK, UPLINK_6, World, make_world
 from tests.conftest import Pybuild, require
+from tests.leftovers import kill_all
 
 GREET = f"nc {SERVER} {GREETING_PORT}"
 
@@ -215,7 +215,7 @@ def test_iptables_that_drops_what_is_forwarded(machine: Machine) -> None:
     assert f"hello {UPLINK}\n" in said
     assert f"hello {UPLINK_6}\n" in said
     assert machine.wait_until_clean() == []
-    kill_all(machine.start("echo started; sleep 60"))
+    kill(machine.start("echo started; sleep 60"))
     assert [line for line in machine.wait_until_clean(2) if "-A FORWARD" not in line] == []
     assert "-A FORWARD" in "".join(world.leftovers())
     machine.build("true")
@@ -225,7 +225,7 @@ def test_iptables_that_drops_what_is_forwarded(machine: Machine) -> None:
 def test_nothing_stays_of_a_killed_build(machine: Machine) -> None:
     running = machine.start("echo started; sleep 60")
     assert len(machine.world.leftovers()) == 2
-    kill_all(running)
+    kill(running)
     assert machine.wait_until_clean() == []
 
 
@@ -274,13 +274,7 @@ def test_a_container_with_a_network_of_its_own(machine: Machine) -> None:
     assert machine.wait_until_clean() == []
 
 
-def kill_all(running: subprocess.Popen[str]) -> None:
+def kill(running: subprocess.Popen[str]) -> None:
     """kill -9 of the command and of everything that it has started."""
-    listed = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True, check=True).stdout
-    parents = dict(map(int, line.split()) for line in listed.splitlines()[1:])  # type: ignore[misc]
-    doomed = [running.pid]
-    for pid in doomed:
-        doomed += [child for child, parent in parents.items() if parent == pid]
-    for pid in doomed:
-        os.kill(pid, signal.SIGKILL)
+    kill_all(running.pid)
     running.communicate(timeout=30)

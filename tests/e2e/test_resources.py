@@ -18,6 +18,7 @@ from builder.sandbox.limits import killed_for_memory, settings
 from builder.sandbox.spec import Limits, ProcessSpec
 from builder.sandbox.usage import usage
 from tests.conftest import Pybuild, require
+from tests.leftovers import kill_all
 
 FILES = {
     "memory": ("memory.limit_in_bytes", "memory.max"),
@@ -309,6 +310,35 @@ def test_steps_are_below_the_parent_that_was_chosen(pybuild: Pybuild, based: lis
     running.communicate(timeout=30)
     assert found
     assert not any(os.path.exists(f"{hierarchy.root_dir}/{parent}") for hierarchy in cgroup.find_hierarchies())
+
+
+@pytest.mark.usefixtures("limiting")
+def test_groups_of_a_killed_build_are_swept_by_the_next_one(pybuild: Pybuild, based: list[str]) -> None:
+    import subprocess
+
+    pybuild.write(Dockerfile="FROM base\nRUN echo started && sleep 60\n")
+    words = pybuild.argv("build", *based, "-m", "64m", ".")
+    running = subprocess.Popen(words, cwd=pybuild.cwd, env=pybuild.environment(), stderr=subprocess.PIPE, text=True)
+    assert running.stderr is not None
+    while not running.stderr.readline().rstrip().endswith("started"):
+        pass
+    killed = kill_all(running.pid)
+    running.communicate(timeout=30)
+    assert groups_of(killed)
+    pybuild.write(Dockerfile="FROM base\nRUN echo another\n")
+    pybuild.ok("build", *based, "-m", "64m", "--cpus", "1", "--pids-limit", "99", "--blkio-weight", "99", ".")
+    assert groups_of(killed) == set()
+
+
+def groups_of(pids: list[int]) -> set[str]:
+    """Groups that launchers with these pids have made."""
+    return {
+        f"{directory}/{name}"
+        for hierarchy in cgroup.find_hierarchies()
+        for directory in {hierarchy.own_dir, hierarchy.root_dir}
+        for name in os.listdir(directory)
+        if name.startswith("pybuild-") and int(name.split("-")[1]) in pids
+    }
 
 
 def test_a_parent_cannot_lead_upwards(pybuild: Pybuild) -> None:
