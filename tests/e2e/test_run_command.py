@@ -105,7 +105,7 @@ def test_exit_codes_of_programs_that_cannot_start(command: Pybuild) -> None:
 
 
 def test_a_malformed_option_is_a_usage_error(command: Pybuild) -> None:
-    for words in (["-v", "a:b", "base:1"], ["--no-such-option", "base:1"], ["--network", "bridge", "base:1"], []):
+    for words in (["-v", "a:b", "base:1"], ["--no-such-option", "base:1"], ["--network", "brige", "base:1"], []):
         assert run(command, *words).returncode == 2
 
 
