@@ -5,6 +5,7 @@ Other builds may run on the machine meanwhile: what belongs to a live process is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -42,7 +43,8 @@ def kill_all(pid: int) -> list[int]:
     for each in doomed:
         doomed += [int(child) for child, parent in pairs if int(parent) == each]
     for each in doomed:
-        os.kill(each, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
     return doomed
 
 

@@ -153,8 +153,17 @@ def sweep(own_dir: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(own_dir):
             pid = name.removeprefix(PREFIX).partition("-")[0]
-            if name.startswith(PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
+            if name.startswith(PREFIX) and pid.isdigit() and not _is_running(pid):
                 _remove_tree(f"{own_dir}/{name}")
+
+
+def _is_running(pid: str) -> bool:
+    """Whether a process is there and no zombie, which one that was killed can stay for long (proc(5), stat)."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            return file.read().rpartition(") ")[2][:1] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def read(path: str) -> str:
