@@ -116,7 +116,7 @@ def read_resolve_mode(text: str) -> str:
 def read_network(text: str) -> str:
     """The network of steps that name none."""
     if text not in ("", *NETWORK_MODES):
-        raise UsageError(f'network "{text}" is not known, expected one of {", ".join(NETWORK_MODES)}')
+        raise UsageError(f'--network "{text}" is not known, expected one of {", ".join(NETWORK_MODES)}')
     return text or "sandbox"
 
 
@@ -132,13 +132,13 @@ def _extra_host(field: str) -> ExtraHost:
 
     host, equals, text = to_lower(field).partition("=")
     if not equals:
-        raise UsageError(f'add-host "{field}" is not HOST=IP')
+        raise UsageError(f'--add-host "{field}" is not HOST=IP')
     try:
         address = ipaddress.ip_address(text)
         if "%" in text:
             raise ValueError("a zone means nothing in /etc/hosts")
     except ValueError as error:
-        raise UsageError(f'add-host "{field}" has no valid IP address: "{text}"') from error
+        raise UsageError(f'--add-host "{field}" has no valid IP address: "{text}"') from error
     plain = getattr(address, "ipv4_mapped", None) or address
     return ExtraHost(host, str(plain))
 
@@ -157,15 +157,15 @@ def read_ulimit(field: str) -> Ulimit:
     """One NAME=SOFT[:HARD]; the hard limit is the soft one where it is not said."""
     name, equals, values = field.partition("=")
     if not equals:
-        raise UsageError(f'ulimit "{field}" is not NAME=SOFT[:HARD]', hint="-1 means no limit")
+        raise UsageError(f'--ulimit "{field}" is not NAME=SOFT[:HARD]', hint="-1 means no limit")
     if name not in ULIMITS:
-        raise UsageError(f'ulimit "{field}" has an unknown name "{name}"', hint=f"known are {', '.join(ULIMITS)}")
+        raise UsageError(f'--ulimit "{field}" has an unknown name "{name}"', hint=f"known are {', '.join(ULIMITS)}")
     parts = values.split(":")
     if len(parts) > 2:
-        raise UsageError(f'ulimit "{field}" has more than a soft and a hard limit')
-    soft, hard = (read_int(part, f"ulimit {name}: limit") for part in (parts[0], parts[-1]))
+        raise UsageError(f'--ulimit "{field}" has more than a soft and a hard limit')
+    soft, hard = (read_int(part, f"--ulimit {name}: limit") for part in (parts[0], parts[-1]))
     if hard != -1 and (soft == -1 or soft > hard):
-        raise UsageError(f'ulimit "{field}" has a soft limit above the hard one')
+        raise UsageError(f'--ulimit "{field}" has a soft limit above the hard one')
     return Ulimit(name, soft, hard)
 
 

@@ -67,7 +67,7 @@ def test_missing_dockerfile_and_context(pybuild: Pybuild) -> None:
         (["build"], ["context directory is missing"]),
         (["biuld"], ["biuld", "did you mean build?"]),
         (["build", "-o", "type=nope,dest=x", "."], ["nope", "oci"]),
-        (["build", "-o", "type=oci", "."], ["dest"]),
+        (["build", "-o", "type=local", "."], ["dest"]),
         (["build", "--secret", "src", "."], ["--secret"]),
         (["build", "--no-such-option", "."], ["--no-such-option"]),
         (["build", "--add-host", "a:b", "."], ["--add-host", "valid IP"]),
