@@ -11,80 +11,16 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from cache.errors import CacheError, StoreCorruptError, StoreFullError, StoreVersionError
+from cache.migrations import SCHEMA_VERSION, steps
 
-SCHEMA_VERSION = 1
 _BUSY_SECONDS = 60.0
 _CHUNK = 500
 
-_SCHEMA = """
-CREATE TABLE layers (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    state TEXT NOT NULL,
-    lease TEXT NOT NULL DEFAULT '',
-    diff_id TEXT NOT NULL DEFAULT '',
-    content_digest TEXT NOT NULL DEFAULT '',
-    size INTEGER NOT NULL DEFAULT 0,
-    entries INTEGER NOT NULL DEFAULT 0,
-    tree INTEGER NOT NULL DEFAULT 0,
-    boot_id TEXT NOT NULL DEFAULT '',
-    portable INTEGER NOT NULL DEFAULT 0,
-    imported INTEGER NOT NULL DEFAULT 0,
-    blob_digest TEXT NOT NULL DEFAULT '',
-    blob_type TEXT NOT NULL DEFAULT '',
-    blob_size INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX layers_diff_id ON layers (diff_id);
-CREATE TABLE snapshots (
-    chain_id TEXT PRIMARY KEY,
-    parent TEXT NOT NULL,
-    layer_id INTEGER NOT NULL,
-    created_ns INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX snapshots_layer ON snapshots (layer_id);
-CREATE INDEX snapshots_parent ON snapshots (parent);
-CREATE TABLE layer_blobs (
-    diff_id TEXT NOT NULL,
-    compression TEXT NOT NULL,
-    level INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    forced INTEGER NOT NULL,
-    digest TEXT NOT NULL,
-    size INTEGER NOT NULL,
-    media_type TEXT NOT NULL,
-    blob_diff_id TEXT NOT NULL,
-    PRIMARY KEY (diff_id, compression, level, epoch, forced)
-) WITHOUT ROWID;
-CREATE TABLE records (
-    key TEXT PRIMARY KEY,
-    chain_id TEXT NOT NULL,
-    manifest BLOB NOT NULL,
-    created_ns INTEGER NOT NULL,
-    seconds REAL NOT NULL,
-    used_ns INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE images (
-    name TEXT NOT NULL,
-    manifest_digest TEXT NOT NULL,
-    config_digest TEXT NOT NULL,
-    created_ns INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX images_name ON images (name) WHERE name <> '';
-CREATE UNIQUE INDEX images_unnamed ON images (manifest_digest) WHERE name = '';
-CREATE TABLE memo (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
-    value BLOB NOT NULL
-);
-CREATE TABLE file_digests (
-    root TEXT PRIMARY KEY,
-    used_ns INTEGER NOT NULL,
-    content BLOB NOT NULL
-);
-"""
 
 Row = tuple[Any, ...]
 
@@ -92,31 +28,63 @@ Row = tuple[Any, ...]
 class Database:
     """One SQLite file. Every method is safe to call from any thread."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(
+        self,
+        path: str,
+        *,
+        is_read_only: bool = False,
+        upgrading: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
+    ) -> None:
+        """Open the file, make it, or bring it to the present format while `upgrading()` is held.
+
+        A read-only one is never written; StoreVersionError when it would have to be.
+        """
         self.path = path
+        self.is_read_only = is_read_only
         self._lock = threading.RLock()
         with self._errors():
             self._connection = sqlite3.connect(
-                path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, cached_statements=64
+                _address(path) if is_read_only else path,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+                cached_statements=64,
+                uri=is_read_only,
             )
-            self._connection.execute("PRAGMA synchronous=NORMAL")
-            version = self._rows("PRAGMA user_version", ())[0][0]
-        if version == 0:
-            self._create()
-        elif version != SCHEMA_VERSION:
+        try:
+            with self._errors():
+                self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._require_format(upgrading)
+        except BaseException:
             self._connection.close()
-            hint = "use the program that made it, or name another store with PYBUILD_ROOT"
-            raise StoreVersionError(f"{path}: unknown format {version}: expected {SCHEMA_VERSION}", hint=hint)
+            raise
 
-    def _create(self) -> None:
-        with self._errors():
-            self._connection.execute("PRAGMA journal_mode=WAL")
+    def _require_format(self, upgrading: Callable[[], AbstractContextManager[object]]) -> None:
+        version = self._version()
+        if version == SCHEMA_VERSION:
+            return
+        if version > SCHEMA_VERSION:
+            hint = "a newer pybuild made it: use that one, or name another store with PYBUILD_ROOT"
+            raise StoreVersionError(
+                f"{self.path}: unknown format {version}: expected at most {SCHEMA_VERSION}", hint=hint
+            )
+        if self.is_read_only:
+            hint = "open the store once where it can be written"
+            raise StoreVersionError(f"{self.path}: format {version} is older than {SCHEMA_VERSION}", hint=hint)
+        with upgrading():
+            self._upgrade()
+
+    def _version(self) -> int:
+        return int(self.rows("PRAGMA user_version")[0][0])
+
+    def _upgrade(self) -> None:
+        if self._version() == 0:
+            self.write("PRAGMA auto_vacuum=INCREMENTAL")  # has to come before the first page
+            self.write("PRAGMA journal_mode=WAL")
         with self.transaction():
-            version = self.rows("PRAGMA user_version")[0][0]
-            if version == 0:  # else another process made the tables in between
-                for statement in _SCHEMA.split(";"):
-                    self.write(statement)
-                self.write(f"PRAGMA user_version={SCHEMA_VERSION}")
+            for statement in steps(self._version()):  # none if another process was here in between
+                self.write(statement)
+            self.write(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """All rows of a query."""
@@ -175,6 +143,15 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise _cache_error(error, self.path) from error
+
+
+def _address(path: str) -> str:
+    """The file as a URI for reading. Nothing can change a database on a read-only file system, and without a journal
+    there is nothing to be replayed: SQLite then needs no locks, and no files that it could not make."""
+    from urllib.parse import quote
+
+    has_journal = os.path.exists(path + "-wal") and os.path.getsize(path + "-wal") > 0
+    return f"file:{quote(path)}?mode=ro" + ("" if has_journal else "&immutable=1")
 
 
 def _cache_error(error: sqlite3.Error, path: str) -> CacheError:

@@ -45,7 +45,7 @@ class Store:
     def __init__(self, root: str, *, boot_id: str | None, clock: Callable[[], int]) -> None:
         self.root = root
         self.locks = Locks(root)
-        self.database = Database(os.path.join(root, "index.db"))
+        self.database = Database(os.path.join(root, "index.db"), upgrading=lambda: self.locks.exclusive("format"))
         self.blobs = BlobStore(root, self.locks)
         self.records = RecordStore(self.database, clock=clock)
         self.images = ImageStore(self.database, clock=clock)
@@ -109,7 +109,9 @@ def _has_version(root: str) -> bool:
         except FileNotFoundError:
             return False
     if version != FORMAT_VERSION:
-        hint = "use the program that made it, or name another store with PYBUILD_ROOT"
+        is_newer = version.isascii() and version.isdigit() and int(version) > int(FORMAT_VERSION)
+        maker = "a newer pybuild made it: use that one" if is_newer else "use the program that made it"
+        hint = f"{maker}, or name another store with PYBUILD_ROOT"
         raise StoreVersionError(f"{path}: unknown store format {version!r}: expected {FORMAT_VERSION!r}", hint=hint)
     return True
 
