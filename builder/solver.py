@@ -43,6 +43,7 @@ class Solver:
                 self.worker.reporter.cached(state.index, state.vertex.name)
         if missing:
             run_all(missing, self._run)
+        self.worker.store.records.touch([state.record.key for state in self.states if state.cached and state.record])
 
     def inputs(self, state: VertexState) -> list[VertexState | None]:
         """The states of a vertex's inputs, None for an empty root."""
@@ -141,7 +142,7 @@ class Solver:
                 found = self._on_its_input(state, found)
                 alias = record._replace(key=state.key, chain_id=found.chain_id, manifest=readable(state.manifest))
                 store.records.put(alias, replace=True)
-            state.result, state.created_ns, state.cached = found, record.created_ns, True
+            state.result, state.created_ns, state.cached, state.record = found, record.created_ns, True, record
             return True
         return False
 

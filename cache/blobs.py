@@ -20,6 +20,7 @@ from cache.atomic import AtomicFile
 from cache.digest import Digest
 from cache.errors import BlobCorruptError, BlobMissingError, os_errors
 from cache.locks import Locks
+from cache.uses import Uses
 
 _CHUNK = 1 << 20
 
@@ -91,9 +92,10 @@ class BlobReader:
 class BlobStore:
     """The blobs of one store. Putting is idempotent; any thread may use it."""
 
-    def __init__(self, root: str, locks: Locks) -> None:
+    def __init__(self, root: str, locks: Locks, uses: Uses) -> None:
         self._dir = os.path.join(root, "blobs", "sha256")
         self._locks = locks
+        self._uses = uses
 
     @contextlib.contextmanager
     def writer(self, expected: Digest | None = None) -> Iterator[BlobWriter]:
@@ -121,6 +123,7 @@ class BlobStore:
 
     def open(self, digest: Digest) -> BlobReader:
         """A reader that verifies at the end; BlobMissingError when the blob is not there."""
+        self._uses.hold((digest,))
         try:
             return BlobReader(io.FileIO(self.path(digest)), digest)
         except FileNotFoundError as error:
@@ -139,7 +142,12 @@ class BlobStore:
         return os.path.join(self._dir, digest[7:])
 
     def size(self, digest: Digest) -> int | None:
-        """The blob's length in bytes, None when it is not there."""
+        """The blob's length in bytes, None when it is not there. One that is there stays while this process lives."""
+        self._uses.hold((digest,))
+        return self.peek(digest)
+
+    def peek(self, digest: Digest) -> int | None:
+        """The same without a promise: for blobs of a layer that is in use, and for looking around."""
         try:
             return os.stat(self.path(digest)).st_size
         except OSError:
@@ -147,7 +155,7 @@ class BlobStore:
 
     def delete(self, digest: Digest) -> int:
         """Remove the blob; the number of bytes that it had. Idempotent."""
-        size = self.size(digest) or 0
+        size = self.peek(digest) or 0
         with os_errors(self.path(digest)), contextlib.suppress(FileNotFoundError):
             os.unlink(self.path(digest))
         return size

@@ -82,7 +82,7 @@ class LayerBlobs:
         return row
 
     def _has_original(self, row: LayerRow) -> bool:
-        return row.blob is not None and self._blobs.size(row.blob.digest) is not None
+        return row.blob is not None and self._blobs.peek(row.blob.digest) is not None
 
     def _original(self, row: LayerRow) -> tuple[Descriptor, Digest]:
         assert row.blob is not None

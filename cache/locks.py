@@ -1,8 +1,10 @@
 """Locks and leases among the processes, and the threads of each, that share one store.
 
     run/locks/<sha256 of the name>   flock: exclusive or shared, gone when its exclusive holder is done
+    run/locks/<sha256>.turn          flock: who waits for a fair lock stands in this queue
     run/leases/<lease>               flock held by the process that owns unfinished things (temporary files, active
-                                     snapshots) as long as it lives; a lease that nobody holds is dead
+                                     snapshots) as long as it lives; a lease that nobody holds is dead. What it holds
+                                     is what the process has noted (uses)
     run/tmp/<lease>.<n>              temporary files of that process
 
 The kernel drops a flock with its process, so nothing here has to be trusted after a kill. A lock file may be removed by
@@ -12,6 +14,7 @@ its holder, so whoever gets a lock checks that the name still means the file tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import itertools
@@ -19,7 +22,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 
-from cache.errors import os_errors
+from cache.errors import CacheError, os_errors
 
 OnWait = Callable[[str], None]
 
@@ -27,7 +30,9 @@ OnWait = Callable[[str], None]
 class Locks:
     """The locks of the store at `root`. One per process; its threads may share it."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, is_read_only: bool = False) -> None:
+        self.is_read_only = is_read_only
+        """Nothing can be written, so nobody has to be kept from anything: every lock is had at once."""
         self._locks_dir = os.path.join(root, "run", "locks")
         self._leases_dir = os.path.join(root, "run", "leases")
         self.temporary_dir = os.path.join(root, "run", "tmp")
@@ -39,6 +44,9 @@ class Locks:
     @contextlib.contextmanager
     def exclusive(self, name: str, on_wait: OnWait | None = None) -> Iterator[None]:
         """Hold the lock `name` alone; `on_wait(name)` is called once if somebody else has it now."""
+        if self.is_read_only:
+            yield
+            return
         path = self._lock_path(name)
         fd = self._acquire(path, fcntl.LOCK_EX, name, on_wait)
         try:
@@ -51,6 +59,9 @@ class Locks:
     @contextlib.contextmanager
     def try_exclusive(self, name: str) -> Iterator[bool]:
         """Hold the lock `name` alone if nobody has it now; yields whether it is held. Never waits."""
+        if self.is_read_only:
+            yield False
+            return
         path = self._lock_path(name)
         with os_errors(path):
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -67,6 +78,30 @@ class Locks:
     def shared(self, name: str, on_wait: OnWait | None = None) -> Iterator[None]:
         """Hold the lock `name` together with other sharers, and without any exclusive holder."""
         fd = self._acquire(self._lock_path(name), fcntl.LOCK_SH, name, on_wait)
+        try:
+            yield
+        finally:
+            os.close(fd)
+
+    @contextlib.contextmanager
+    def fair(self, name: str, *, alone: bool, on_wait: OnWait | None = None) -> Iterator[None]:
+        """Hold the lock `name` alone or together with sharers, in the order of asking: who waits to have it alone is
+        not overtaken by sharers without end.
+
+        Its files stay, because a queue is of those who have the same file open; for names of which there are few.
+        """
+        path = self._lock_path(name)
+        waiting = [on_wait] if on_wait is not None else []
+
+        def say(_name: str) -> None:
+            if waiting:
+                waiting.pop()(name)
+
+        turn = self._acquire(f"{path}.turn", fcntl.LOCK_EX, name, say)
+        try:
+            fd = self._acquire(path, fcntl.LOCK_EX if alone else fcntl.LOCK_SH, name, say)
+        finally:
+            os.close(turn)
         try:
             yield
         finally:
@@ -99,6 +134,30 @@ class Locks:
                 with os_errors(self._leases_dir):
                     self._lease, self._lease_fd = _new_lease(self._leases_dir)
             return self._lease
+
+    def note(self, text: bytes) -> None:
+        """Append to this process's lease; CacheError when it cannot be written, then nothing of it counts."""
+        if self.is_read_only:
+            raise CacheError(f"{self._leases_dir}: the store is read-only")
+        self.lease()
+        with os_errors(self._leases_dir):
+            size = os.fstat(self._lease_fd).st_size
+            try:
+                if os.pwrite(self._lease_fd, text, size) == len(text):
+                    return
+            except OSError:
+                os.ftruncate(self._lease_fd, size)
+                raise
+            os.ftruncate(self._lease_fd, size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def live_notes(self) -> set[str]:
+        """The lines that live processes have noted."""
+        lines: set[str] = set()
+        for name in self.live_leases():
+            with contextlib.suppress(FileNotFoundError), open(os.path.join(self._leases_dir, name), "rb") as file:
+                lines.update(file.read().decode("ascii").split())
+        return lines
 
     def temporary_path(self) -> str:
         """A fresh name for a temporary file, which is swept after this process is gone."""

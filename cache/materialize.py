@@ -91,7 +91,8 @@ class Materializer:
         if row is not None and self.is_usable(row):
             return
         if row is not None and row.tree and not row.imported and self._is_intact(row):
-            self._rows.make_durable(layer.layer_id)
+            if not self._locks.is_read_only:
+                self._rows.make_durable(layer.layer_id)
         elif row is not None and self._has_blob(row):
             self._unpack(row, below)
         else:
@@ -130,7 +131,7 @@ class Materializer:
         )
 
     def _has_blob(self, row: LayerRow) -> bool:
-        return row.blob is not None and self._blobs.size(row.blob.digest) is not None
+        return row.blob is not None and self._blobs.peek(row.blob.digest) is not None
 
     def _lose(self, layer: Layer) -> None:
         self._rows.forget_layer(layer.layer_id)

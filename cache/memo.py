@@ -19,7 +19,9 @@ class Memo:
         return bytes(row[0]) if row else None
 
     def put(self, key: str, value: bytes) -> None:
-        """Keep a value, in place of an older one; it counts as the newest."""
+        """Keep a value, in place of an older one; it counts as the newest. A read-only store keeps none."""
+        if self._database.is_read_only:
+            return
         with self._database.transaction():
             self._database.write("INSERT OR REPLACE INTO memo (key, value) VALUES (?, ?)", (key, value))
             newest = "SELECT id FROM memo ORDER BY id DESC LIMIT ?"

@@ -5,10 +5,12 @@ Knows no operation. A record does not keep its snapshot alive, so a reader asks 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from cache.database import Database
+from cache.errors import CacheError
 
 _TOUCH_NS = 3600 * 10**9
 """How coarse "last used" is: a warm build then writes nothing most of the time."""
@@ -32,6 +34,8 @@ class RecordStore:
     def __init__(self, database: Database, *, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
+        self._stale: set[str] = set()
+        """Of the records that were read: those whose last use is to be noted anew."""
 
     def get(self, key: str) -> CacheRecord | None:
         """The record of a key."""
@@ -39,8 +43,11 @@ class RecordStore:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, CacheRecord]:
         """The records of those keys that have one."""
-        rows = self._database.rows_in(f"SELECT {_COLUMNS} FROM records WHERE key IN (*)", keys)  # noqa: S608
-        return {row[0]: CacheRecord(*row) for row in rows}
+        sql = f"SELECT {_COLUMNS}, used_ns FROM records WHERE key IN (*)"  # noqa: S608
+        rows = self._database.rows_in(sql, keys)
+        stale = self._clock() - _TOUCH_NS
+        self._stale.update(row[0] for row in rows if row[5] < stale)
+        return {row[0]: CacheRecord(*row[:5]) for row in rows}
 
     def put(self, record: CacheRecord, *, replace: bool = False) -> CacheRecord:
         """Keep a record and return the one that holds now: the first writer's, unless `replace`. Atomic."""
@@ -53,18 +60,18 @@ class RecordStore:
             return self.get(record.key) or record
 
     def touch(self, keys: Iterable[str]) -> None:
-        """Note that records were used now (to the hour)."""
-        now = self._clock()
-        old = {
-            row[0]
-            for row in self._database.rows_in("SELECT key, used_ns FROM records WHERE key IN (*)", keys)
-            if now - row[1] > _TOUCH_NS
-        }
+        """Note that records were used now. Costs nothing unless one that was read here has not been used for an hour.
+
+        What cannot be noted, on a full disk or in a read-only store, is not: the result does not depend on it.
+        """
+        old = sorted(self._stale.intersection(keys))
         if not old:
             return
-        with self._database.transaction():
+        now = self._clock()
+        with contextlib.suppress(CacheError), self._database.transaction():
             for key in old:
                 self._database.write("UPDATE records SET used_ns = ? WHERE key = ?", (now, key))
+        self._stale.difference_update(old)
 
     def remove(self, keys: Iterable[str]) -> None:
         """Forget records. Idempotent."""

@@ -19,6 +19,7 @@ from cache.layerrows import LayerRow, LayerRows
 from cache.materialize import Materializer
 from cache.snapshot import EMPTY, EMPTY_LAYER, ActiveSnapshot, Layer, Snapshot, chain_id
 from cache.trees import Trees
+from cache.uses import Uses
 
 if TYPE_CHECKING:
     from cache.layer import TarSummary
@@ -30,9 +31,10 @@ class SnapshotStore:
     """The snapshots of one store. Any thread may use it; several processes may commit the same at once."""
 
     def __init__(
-        self, database: Database, trees: Trees, materializer: Materializer, *, clock: Callable[[], int]
+        self, database: Database, trees: Trees, materializer: Materializer, uses: Uses, *, clock: Callable[[], int]
     ) -> None:
         self._database = database
+        self._uses = uses
         self._rows = LayerRows(database)
         self._trees = trees
         self._materializer = materializer
@@ -66,6 +68,7 @@ class SnapshotStore:
         normalize(active.upper_dir, repairs)
         summary = write_tar(found, active.upper_dir)
         self._trees.finish(active.snapshot_id)
+        self._hold(active.parent, summary.diff_id)
         with self._database.transaction():
             snapshot = self._existing(active.parent, summary.diff_id)
             if snapshot is None:
@@ -88,11 +91,13 @@ class SnapshotStore:
 
     def stack(self, parent: Snapshot, layer: Layer) -> Snapshot:
         """The same layer on top of another snapshot; its files are not copied. Idempotent."""
+        self._hold(parent, layer.diff_id)
         with self._database.transaction():
             return self._existing(parent, layer.diff_id) or self._append(parent, self._rows.share(layer.layer_id))
 
     def add_layer_blob(self, parent: Snapshot, diff_id: Digest, blob: Descriptor) -> Snapshot:
         """An image's layer on top of `parent`. Its blob is in the store, and unpacked when somebody needs the tree."""
+        self._hold(parent, diff_id)
         with self._database.transaction():
             snapshot = self._existing(parent, diff_id)
             if snapshot is None:
@@ -115,7 +120,12 @@ class SnapshotStore:
         return EMPTY if not name else self.get_many((name,)).get(name)
 
     def get_many(self, names: Iterable[str]) -> dict[str, Snapshot]:
-        """The snapshots of those chain ids that are there, with all their layers."""
+        """The snapshots of those chain ids that are there, with all their layers. They stay while the process lives."""
+        names = list(names)
+        self._uses.hold(names)
+        return self._find(names)
+
+    def _find(self, names: Iterable[str]) -> dict[str, Snapshot]:
         rows = self._rows.chains(names)
         known: dict[str, tuple[Layer, ...] | None] = {"": ()}
         found = {}
@@ -133,7 +143,12 @@ class SnapshotStore:
 
     def walk(self) -> Iterator[Snapshot]:
         """Every usable snapshot, in no order."""
-        yield from self.get_many(self._rows.chain_ids()).values()
+        yield from self._find(self._rows.chain_ids()).values()
+
+    def _hold(self, parent: Snapshot, diff_id: Digest) -> None:
+        """Note the use of a chain before the transaction that looks for it: within one, a pruner that has the gate
+        would wait for the transaction, and this process for the gate."""
+        self._uses.hold((chain_id(parent.chain_id, diff_id),))
 
     def _existing(self, parent: Snapshot, diff_id: Digest) -> Snapshot | None:
         """The snapshot of `diff_id` on `parent`, made of another tree of the same tar if need be."""

@@ -54,7 +54,7 @@ class StatCache:
 
     def save(self, root_key: str, digests: FileDigests, present: Container[str] | None = None) -> None:
         """Keep the table if it changed, without paths that are not in `present`. Only the newest tables are kept."""
-        if not digests.is_changed:
+        if not digests.is_changed or self._database.is_read_only:
             return
         if present is not None:
             for path in [path for path in digests if path not in present]:

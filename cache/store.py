@@ -4,7 +4,8 @@
     <root>/blobs/sha256      content-addressed files (blobs)
     <root>/snapshots/<id>    layer directories (trees)
     <root>/index.db          SQLite: layers, snapshots, records, images, memo, file digests (database)
-    <root>/run               locks, leases, temporary files (locks)
+    <root>/cache-mounts      directories that steps keep for the next time (cachemounts)
+    <root>/run               locks, leases, temporary files, who uses what (locks, uses)
 
 Opening only opens: nothing is swept, listed or checked, so that a fully cached build pays next to nothing.
 """
@@ -30,6 +31,7 @@ from cache.records import RecordStore
 from cache.snapshots import SnapshotStore
 from cache.statcache import StatCache
 from cache.trees import ROOT_MODE, Trees
+from cache.uses import Uses
 
 if TYPE_CHECKING:
     from cache.layerblobs import LayerBlobs
@@ -44,9 +46,15 @@ class Store:
 
     def __init__(self, root: str, *, boot_id: str | None, clock: Callable[[], int]) -> None:
         self.root = root
-        self.locks = Locks(root)
-        self.database = Database(os.path.join(root, "index.db"), upgrading=lambda: self.locks.exclusive("format"))
-        self.blobs = BlobStore(root, self.locks)
+        self.is_read_only = _is_read_only(root)
+        self.locks = Locks(root, is_read_only=self.is_read_only)
+        self.uses = Uses(root, self.locks)
+        self.database = Database(
+            os.path.join(root, "index.db"),
+            is_read_only=self.is_read_only,
+            upgrading=lambda: self.locks.exclusive("format"),
+        )
+        self.blobs = BlobStore(root, self.locks, self.uses)
         self.records = RecordStore(self.database, clock=clock)
         self.images = ImageStore(self.database, clock=clock)
         self.memo = Memo(self.database)
@@ -55,7 +63,7 @@ class Store:
         self._materializer = Materializer(
             rows, trees, self.blobs, self.locks, boot_id=(lambda: boot_id) if boot_id is not None else read_boot_id
         )
-        self.snapshots = SnapshotStore(self.database, trees, self._materializer, clock=clock)
+        self.snapshots = SnapshotStore(self.database, trees, self._materializer, self.uses, clock=clock)
         self._layers: LayerBlobs | None = None
 
     @property
@@ -78,6 +86,7 @@ class Store:
 
     def close(self) -> None:
         """Give up leases and close the database. Idempotent."""
+        self.uses.close()
         self.locks.close()
         self.database.close()
 
@@ -97,6 +106,12 @@ def read_boot_id() -> str:
             return file.read().strip()
     except OSError:
         return "unknown"
+
+
+def _is_read_only(root: str) -> bool:
+    """Whether the file system of the store is mounted read-only."""
+    with os_errors(root):
+        return bool(os.statvfs(root).f_flag & os.ST_RDONLY)
 
 
 def _has_version(root: str) -> bool:
@@ -127,4 +142,5 @@ def _create(root: str) -> None:
         for name in _DIRECTORIES:
             os.makedirs(os.path.join(root, name), 0o700, exist_ok=True)
         os.chmod(os.path.join(root, "snapshots/empty"), ROOT_MODE)  # seen inside roots, unlike all the others
+        os.close(os.open(os.path.join(root, "run/gate"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         write_atomic(os.path.join(root, "version"), FORMAT_VERSION.encode() + b"\n")

@@ -42,9 +42,11 @@ def test_records_know_when_they_were_used_last(tmp_path):
         store.records.put(record("old"))
         store.records.put(record("used"))
         now[0] += 10**9
+        store.records.get("used")
         store.records.touch(["used"])
         assert {found.key: used for found, used in store.records.walk()}["used"] == 10**18
         now[0] += 2 * 3600 * 10**9
+        store.records.get("used")
         store.records.touch(["used", "missing"])
         assert [found.key for found, _ in store.records.walk()] == ["old", "used"]
         assert [used for _, used in store.records.walk()] == [10**18, now[0]]
