@@ -18,6 +18,8 @@ from builder.plan import PlanWarning
 if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
 
+SAME_STEP = "another build of the same step"
+
 
 class Reporter(Protocol):
     """The events of a build. `index` is the vertex's place in the plan; seconds are wall time."""
@@ -28,8 +30,8 @@ class Reporter(Protocol):
     def started(self, index: int, name: str, *, internal: bool = False) -> None:
         """The vertex has begun."""
 
-    def waiting(self, index: int) -> None:
-        """Another process builds the same vertex; this one waits for it."""
+    def waiting(self, index: int, what: str = SAME_STEP) -> None:
+        """The vertex waits for what somebody else is doing: building the same, or using what it needs alone."""
 
     def output(self, index: int, text: bytes) -> None:
         """Bytes that the vertex's process wrote, as they come."""
@@ -97,7 +99,7 @@ class QuietReporter:
 
     def started(self, index: int, name: str, *, internal: bool = False) -> None: ...
 
-    def waiting(self, index: int) -> None: ...
+    def waiting(self, index: int, what: str = SAME_STEP) -> None: ...
 
     def output(self, index: int, text: bytes) -> None: ...
 
@@ -151,10 +153,10 @@ class PlainReporter(QuietReporter):
             else:
                 self._write(f"#{self._number(index)} {name}")
 
-    def waiting(self, index: int) -> None:
+    def waiting(self, index: int, what: str = SAME_STEP) -> None:
         with self._lock:
             if index not in self._hidden:
-                self._write(f"#{self._number(index)} waiting for another build of the same step")
+                self._write(f"#{self._number(index)} waiting for {what}")
 
     def output(self, index: int, text: bytes) -> None:
         with self._lock:
@@ -216,8 +218,8 @@ class JsonReporter(QuietReporter):
     def started(self, index: int, name: str, *, internal: bool = False) -> None:
         self._event("started", vertex=index, name=name, internal=internal)
 
-    def waiting(self, index: int) -> None:
-        self._event("waiting", vertex=index)
+    def waiting(self, index: int, what: str = SAME_STEP) -> None:
+        self._event("waiting", vertex=index, what=what)
 
     def output(self, index: int, text: bytes) -> None:
         self._event("output", vertex=index, text=text.decode("utf-8", "replace"))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from tqdm import tqdm
 
 from builder.plan import PlanWarning
-from builder.progress import LineSplitter
+from builder.progress import SAME_STEP, LineSplitter
 
 if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
@@ -80,9 +80,9 @@ class BarReporter:
             self._running[index] = (name, time.perf_counter())
             self._draw()
 
-    def waiting(self, index: int) -> None:
+    def waiting(self, index: int, what: str = SAME_STEP) -> None:
         with self._lock:
-            self._tails[index] = "waiting for another build of the same step"
+            self._tails[index] = f"waiting for {what}"
 
     def output(self, index: int, text: bytes) -> None:
         with self._lock:

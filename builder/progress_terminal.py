@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from typing import TextIO
 
 from builder.plan import PlanWarning
-from builder.progress import QuietReporter, Reporter
+from builder.progress import SAME_STEP, QuietReporter, Reporter
 
 
 class TerminalReporter(QuietReporter):
@@ -45,8 +45,8 @@ class TerminalReporter(QuietReporter):
     def started(self, index: int, name: str, *, internal: bool = False) -> None:
         self._opened().started(index, name, internal=internal)
 
-    def waiting(self, index: int) -> None:
-        self._opened().waiting(index)
+    def waiting(self, index: int, what: str = SAME_STEP) -> None:
+        self._opened().waiting(index, what)
 
     def output(self, index: int, text: bytes) -> None:
         self._opened().output(index, text)

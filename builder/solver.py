@@ -30,6 +30,8 @@ class Solver:
         self.plan = plan
         self.worker = worker
         self.states = [VertexState(index, vertex) for index, vertex in enumerate(plan.vertices)]
+        self.has_run = False
+        """Whether anything was not known at once: the store may have grown."""
 
     def solve(self, run_all: Callable[[list[VertexState], Callable[[VertexState], None]], None]) -> None:
         """Look everything up, then hand the vertices that have to run to `run_all(states, run_one)`.
@@ -41,6 +43,7 @@ class Solver:
         for state in self.states:
             if state.cached and not state.vertex.internal and not isinstance(state.vertex.op, LocalSourceOp):
                 self.worker.reporter.cached(state.index, state.vertex.name)
+        self.has_run = bool(missing)
         if missing:
             run_all(missing, self._run)
         self.worker.store.records.touch([state.record.key for state in self.states if state.cached and state.record])

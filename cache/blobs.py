@@ -153,6 +153,14 @@ class BlobStore:
         except OSError:
             return None
 
+    def peek_bytes(self, digest: Digest, limit: int = 4 << 20) -> bytes | None:
+        """At most `limit` bytes of a blob, neither verified nor held; None when it is not there."""
+        try:
+            with open(self.path(digest), "rb") as file:
+                return file.read(limit)
+        except OSError:
+            return None
+
     def delete(self, digest: Digest) -> int:
         """Remove the blob; the number of bytes that it had. Idempotent."""
         size = self.peek(digest) or 0

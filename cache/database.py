@@ -129,6 +129,16 @@ class Database:
                     self._connection.execute("ROLLBACK")
                 raise
 
+    def shrink(self) -> None:
+        """Give the pages of deleted rows back to the file system. Another process that is at work, or a full disk, may
+        put it off to the next time."""
+        with contextlib.suppress(CacheError):
+            if self.rows("PRAGMA auto_vacuum")[0][0] == 0:  # a file of the first format
+                self.write("PRAGMA auto_vacuum=INCREMENTAL")
+                self.write("VACUUM")
+            self.rows("PRAGMA incremental_vacuum")
+            self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close the connection. Idempotent."""
         with self._lock, self._errors():

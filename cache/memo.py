@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cache.database import Database
 
 _KEPT = 1000
@@ -26,3 +28,9 @@ class Memo:
             self._database.write("INSERT OR REPLACE INTO memo (key, value) VALUES (?, ?)", (key, value))
             newest = "SELECT id FROM memo ORDER BY id DESC LIMIT ?"
             self._database.write(f"DELETE FROM memo WHERE id NOT IN ({newest})", (_KEPT,))  # noqa: S608
+
+    def walk(self, prefix: str) -> Iterator[tuple[str, bytes]]:
+        """The keys that start so, with their values."""
+        sql = "SELECT key, value FROM memo WHERE key >= ? AND key < ?"
+        for key, value in self._database.rows(sql, (prefix, prefix + "\x7f")):
+            yield key, bytes(value)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from cache.trees import ROOT_MODE, Trees
 from cache.uses import Uses
 
 if TYPE_CHECKING:
+    from cache.cachemounts import CacheMounts
     from cache.layerblobs import LayerBlobs
 
 FORMAT_VERSION = "1"
@@ -58,13 +59,25 @@ class Store:
         self.records = RecordStore(self.database, clock=clock)
         self.images = ImageStore(self.database, clock=clock)
         self.memo = Memo(self.database)
+        self._clock = clock
         self.statcache = StatCache(self.database, clock=clock)
-        trees, rows = Trees(root, self.database, self.locks), LayerRows(self.database)
+        self._trees, rows = Trees(root, self.database, self.locks), LayerRows(self.database)
         self._materializer = Materializer(
-            rows, trees, self.blobs, self.locks, boot_id=(lambda: boot_id) if boot_id is not None else read_boot_id
+            rows,
+            self._trees,
+            self.blobs,
+            self.locks,
+            boot_id=(lambda: boot_id) if boot_id is not None else read_boot_id,
         )
-        self.snapshots = SnapshotStore(self.database, trees, self._materializer, self.uses, clock=clock)
+        self.snapshots = SnapshotStore(self.database, self._trees, self._materializer, self.uses, clock=clock)
         self._layers: LayerBlobs | None = None
+
+    @property
+    def cache_mounts(self) -> CacheMounts:
+        """The directories that steps keep. Imported when a step uses one."""
+        from cache.cachemounts import CacheMounts
+
+        return CacheMounts(self.root, self.database, self.locks, clock=self._clock)
 
     @property
     def layers(self) -> LayerBlobs:
@@ -74,6 +87,15 @@ class Store:
 
             self._layers = LayerBlobs(self.database, self.blobs, self._materializer)
         return self._layers
+
+    def sweep(self) -> None:
+        """Remove what killed processes left behind: unfinished layers, temporary files, layers that no chain has."""
+        with self.locks.exclusive("sweep"):
+            self._trees.sweep(orphans=True)
+
+    def drop_layers(self, layer_ids: Iterable[int]) -> None:
+        """Remove layers whose rows say that they are dead."""
+        self._trees.drop(layer_ids)
 
     @classmethod
     def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:

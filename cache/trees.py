@@ -101,9 +101,15 @@ class Trees:
             with self._locks.exclusive("sweep"):
                 self.sweep()
 
-    def sweep(self) -> None:
+    def sweep(self, *, orphans: bool = False) -> None:
         """Remove what killed processes left behind. Directories are listed before rows, and rows before leases are
-        looked at, so that whatever is being made right now is never taken for a leftover."""
+        looked at, so that whatever is being made right now is never taken for a leftover. `orphans`: finished layers
+        that no chain has, too; a layer gets its chain in the transaction that finishes it."""
+        if orphans:
+            self._database.write(
+                "UPDATE layers SET state = 'dead', lease = '', diff_id = '' WHERE state = 'ready'"
+                " AND NOT EXISTS (SELECT 1 FROM snapshots WHERE snapshots.layer_id = layers.id)"
+            )
         with os_errors(self.dir):
             self._locks.sweep_temporary()
             listed = [int(name) for name in os.listdir(self.dir) if name.isdecimal()]

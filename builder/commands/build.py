@@ -28,6 +28,7 @@ from builder.resolver import StoreResolver
 from builder.solver import Solver
 from builder.state import VertexState
 from builder.worker import Sandbox, Secrets, Worker
+from cache.errors import CacheError
 from cache.store import Store
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             try:
                 solver = _solve(plan, worker, args.jobs)
                 exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
+                if solver.has_run:
+                    _collect_garbage(store, worker, env)
             finally:
                 worker.reporter.close()
         except BuildError as error:
@@ -76,6 +79,20 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     steps = steps_used(plan, sandbox.usage)
     _report(args, env, exported, steps, quiet=any(spec.dest == "-" for spec in specs))
     return 0
+
+
+def _collect_garbage(store: Store, worker: Worker, env: Environment) -> None:
+    """Prune what the policies say, when it is time. The build is done: what goes wrong here is only said."""
+    from builder.gc import after_build
+    from builder.image.describe import human_size
+
+    try:
+        done = after_build(store, env.environ, env.clock)
+    except (BuildError, CacheError) as error:
+        worker.reporter.message(f"warning: the store was not pruned: {error}")
+        return
+    if done is not None and done.entries:
+        worker.reporter.message(f"pruned {human_size(done.freed)} of the store, as its policies say")
 
 
 def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:

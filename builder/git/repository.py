@@ -105,10 +105,33 @@ def opened(store: Store, git: Git, revision: Revision) -> Iterator[Repository]:
     kind = object_format(revision.name)
     identity = hashlib.sha256(f"{git.access.url}\n{kind}".encode("utf-8", "surrogateescape")).hexdigest()
     path = os.path.join(git_dir(store), identity)
-    with store.locks.exclusive(f"git:{identity}"):
+    with store.locks.exclusive(lock_name(identity)):
         if not os.path.isdir(path):
             _create(path, git, kind)
+        os.utime(path)  # when it was used last
         yield Repository(path, git)
+
+
+def lock_name(identity: str) -> str:
+    """The lock that the user of a repository holds."""
+    return f"git:{identity}"
+
+
+def walk_repositories(root: str) -> Iterator[tuple[str, str, str]]:
+    """Of every repository of the store at `root`: its path, its lock, and its remote as it may be shown."""
+    try:
+        names = sorted(os.listdir(os.path.join(root, "git")))
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = os.path.join(root, "git", name)
+        if len(name) == 64 and os.path.isdir(path):
+            try:
+                with open(f"{path}/description", encoding="utf-8", errors="replace") as file:
+                    remote = file.readline().strip()
+            except OSError:
+                remote = ""
+            yield path, lock_name(name), "" if remote.startswith("Unnamed repository") else remote
 
 
 def object_format(name: str) -> str:
@@ -124,4 +147,6 @@ def _create(path: str, git: Git, kind: str) -> None:
     repository = Repository(unfinished, git)
     repository.run("init", "--quiet", "--bare", kind)
     with os_errors(path):
+        with open(f"{unfinished}/description", "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{git.shown}\n")
         os.rename(unfinished, path)

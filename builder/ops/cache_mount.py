@@ -1,69 +1,76 @@
-"""RUN --mount=type=cache: a directory of the store that outlives the build, by id and sharing mode.
+"""RUN --mount=type=cache: directories of the store that outlive the build, for one step.
 
-    <root>/cache-mounts/<sha256 of id>/0/     the shared directory, and the first private one
-    <root>/cache-mounts/<sha256 of id>/N/     further private ones, for steps that run at the same time
-
-A step holds its directory by a lock of the store: shared by `shared` ones, alone otherwise. The id is never a path.
+Where they are and who may use them is `cache.cachemounts`'s. A step takes all that it needs before it starts, in one
+order for all steps, so that no two wait for each other; an id that it names twice is one directory at two places.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from builder.errors import BuildError
-from builder.plan import MountOp
+from builder.plan import SCRATCH, MountOp
 from builder.sandbox.spec import Mount
 from builder.worker import Worker
-from cache.removal import remove_tree
+from cache.cachemounts import digest_of
+from cache.errors import CacheError
 from cache.snapshots import Snapshot
 
-_PRIVATE_AT_MOST = 64
 
+def take_cache_mounts(
+    mounts: Sequence[MountOp], inputs: Sequence[Snapshot], worker: Worker, stack: ExitStack, index: int
+) -> list[Mount | None]:
+    """A Mount for each that is a cache, None for the others; their locks are held until `stack` closes.
 
-def cache_mount(mount: MountOp, source: Snapshot | None, worker: Worker, stack: ExitStack) -> Mount:
-    """The mount for one step; its lock is held until `stack` closes.
-
-    A new directory starts with what `source` holds at the mount's source path, else empty.
+    A new directory starts with what the mount's source holds, else empty. Vertex `index` is told to wait when another
+    step has one of them.
     """
-    digest = hashlib.sha256(os.fsencode(mount.id)).hexdigest()
-    base = os.path.join(worker.store.root, "cache-mounts", digest)
-    number = _take(mount, digest, worker, stack)
-    directory = os.path.join(base, str(number))
-    with worker.store.locks.exclusive(f"cache-mount-fill:{digest}"):
-        if not os.path.isdir(directory):
-            _create(directory, mount, source, worker)
-    return Mount("bind", mount.target, directory, mount.read_only, {})
+    numbers: dict[tuple[str, bool], int] = {}
+    for mount in sorted((mount for mount in mounts if mount.kind == "cache"), key=_order):
+        place = (digest_of(mount.id), mount.sharing == "private")
+        if place not in numbers:
+            numbers[place] = _take(mount, worker, stack, index)
+            worker.store.cache_mounts.note_use(place[0], numbers[place], mount.id)
+    return [
+        _mount(mount, numbers[digest_of(mount.id), mount.sharing == "private"], inputs, worker)
+        if mount.kind == "cache"
+        else None
+        for mount in mounts
+    ]
 
 
-def _take(mount: MountOp, digest: str, worker: Worker, stack: ExitStack) -> int:
-    """Lock a directory as the sharing mode says; returns its number."""
-    locks = worker.store.locks
-    name = f"cache-mount:{digest}"
-    if mount.sharing == "locked":
-        stack.enter_context(locks.exclusive(f"{name}:0"))
-    elif mount.sharing != "private":
-        stack.enter_context(locks.shared(f"{name}:0"))
-    else:
-        for number in range(_PRIVATE_AT_MOST):
-            if stack.enter_context(locks.try_exclusive(f"{name}:{number}")):
-                return number
-        raise BuildError(f'cache mount "{mount.id}" is in use by {_PRIVATE_AT_MOST} steps')
-    return 0
+def _order(mount: MountOp) -> tuple[str, bool]:
+    """By id; of one id the mount that wants it alone comes first, since it is taken once."""
+    return digest_of(mount.id), mount.sharing != "locked"
 
 
-def _create(directory: str, mount: MountOp, source: Snapshot | None, worker: Worker) -> None:
-    """Make the directory complete beside its place, then rename: a killed build leaves no half-filled cache."""
+def _take(mount: MountOp, worker: Worker, stack: ExitStack, index: int) -> int:
+    def say(_name: str) -> None:
+        worker.reporter.waiting(index, f'another step that uses the cache mount "{mount.id}"')
+
+    try:
+        return worker.store.cache_mounts.take(digest_of(mount.id), mount.sharing, stack, say)
+    except CacheError as error:
+        raise BuildError(f'cache mount "{mount.id}": {error}', hint=error.hint) from error
+
+
+def _mount(mount: MountOp, number: int, inputs: Sequence[Snapshot], worker: Worker) -> Mount:
+    digest = digest_of(mount.id)
+    with worker.store.cache_mounts.filling(digest, number) as directory:
+        if directory is not None:
+            source = None if mount.input == SCRATCH else inputs[mount.input]
+            _fill(directory, mount, source, worker)
+    return Mount("bind", mount.target, worker.store.cache_mounts.path(digest, number), mount.read_only, {})
+
+
+def _fill(directory: str, mount: MountOp, source: Snapshot | None, worker: Worker) -> None:
     from builder.ops import fileop
     from builder.plan import CopyAction, FileOp
     from builder.sandbox.fsops import SafeRoot
 
-    filling = directory + ".new"
-    if os.path.lexists(filling):
-        remove_tree(filling)
-    os.makedirs(filling)
-    fd = os.open(filling, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if source is not None:
             copy = CopyAction(1, mount.source, "/", allow_wildcard=False)
@@ -73,4 +80,3 @@ def _create(directory: str, mount: MountOp, source: Snapshot | None, worker: Wor
         os.fchmod(fd, 0o755 if mount.mode is None else mount.mode & 0o777)
     finally:
         os.close(fd)
-    os.rename(filling, directory)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from builder.errors import BuildError, SandboxError
-from builder.ops.cache_mount import cache_mount
+from builder.ops.cache_mount import take_cache_mounts
 from builder.plan import SCRATCH, ExecOp, MountOp
 from builder.sandbox.launcher import Streams
 from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Limits, Mount, ProcessSpec, RootMount
@@ -34,7 +34,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
     active = snapshots.prepare(inputs[0])
     try:
         with ExitStack() as stack:
-            mounts, extra_env = _mounts(op, inputs, worker, stack)
+            mounts, extra_env = _mounts(op, inputs, worker, stack, index)
             spec = _granted(_spec(op, mounts, extra_env), worker)
             # A layer may be lost until it is hashed after the next boot, so that no unmount has to wait for the disk.
             root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir, volatile=True)
@@ -195,22 +195,21 @@ def _rlimit(text: str) -> tuple[str, int, int]:
 
 
 def _mounts(
-    op: ExecOp, inputs: Sequence[Snapshot], worker: Worker, stack: ExitStack
+    op: ExecOp, inputs: Sequence[Snapshot], worker: Worker, stack: ExitStack, index: int
 ) -> tuple[tuple[Mount, ...], tuple[str, ...]]:
     mounts: list[Mount] = []
     env: list[str] = []
     agents = 0
-    for mount in op.mounts:
-        if mount.kind == "secret":
+    for mount, taken in zip(op.mounts, take_cache_mounts(op.mounts, inputs, worker, stack, index), strict=True):
+        if taken is not None:
+            mounts.append(taken)
+        elif mount.kind == "secret":
             _secret(mount, worker, mounts, env)
         elif mount.kind == "ssh":
             _ssh(mount, worker, mounts, env, agents)
             agents += 1
         elif mount.kind == "tmpfs":
             mounts.append(Mount("tmpfs", mount.target, None, False, {"size": mount.size}))
-        elif mount.kind == "cache":
-            source = None if mount.input == SCRATCH else inputs[mount.input]
-            mounts.append(cache_mount(mount, source, worker, stack))
         else:
             mounts.append(_bind(mount, inputs, worker))
     return tuple(mounts), tuple(env)

@@ -209,8 +209,17 @@ def _opener(authorization: str) -> Any:
     return opener
 
 
+MEMO_PREFIX = "http:"
+
+
+def remembered(store: Store) -> Iterator[Digest]:
+    """The blobs that were fetched from URLs and are used again while the server says that they hold."""
+    for _, source in store.memo.walk(MEMO_PREFIX):
+        yield Digest.parse(json.loads(source)[2])
+
+
 def _memo_key(url: str) -> str:
-    return "http:" + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
+    return MEMO_PREFIX + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _recall(url: str, store: Store) -> _Answer | None:

@@ -18,9 +18,9 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from builder.errors import BuildError
 from cache.atomic import write_atomic
@@ -112,13 +112,7 @@ class Containers:
         """
         _check_name(name)
         container_id = os.urandom(32).hex()
-        with os_errors(self._containers_dir):
-            for directory in (self._containers_dir, self._names_dir, self._running_dir):
-                os.makedirs(directory, 0o700, exist_ok=True)
-            with self._locks.exclusive("containers"):
-                dead = self._lock_dead()
-        for dead_id, lock_fd in dead:
-            self._bury(dead_id, lock_fd)
+        self.bury_dead()
         with os_errors(self._containers_dir), self._locks.exclusive("containers"):
             self._check_free(name)
             lock_fd = _lock_new(os.path.join(self._running_dir, container_id))
@@ -126,6 +120,16 @@ class Containers:
             if name:
                 os.symlink(os.path.join("..", container_id), os.path.join(self._names_dir, name))
         return Container(container_id, name, containers=self, lock_fd=lock_fd, is_kept=is_kept)
+
+    def bury_dead(self) -> None:
+        """Remove the containers that dead processes left behind, except those that are to be kept."""
+        with os_errors(self._containers_dir):
+            for directory in (self._containers_dir, self._names_dir, self._running_dir):
+                os.makedirs(directory, 0o700, exist_ok=True)
+            with self._locks.exclusive("containers"):
+                dead = self._lock_dead()
+        for dead_id, lock_fd in dead:
+            self._bury(dead_id, lock_fd)
 
     def remove(self, container_id: str, name: str) -> None:
         """Remove a container that this process has locked, its name first. Idempotent."""
@@ -185,6 +189,34 @@ class Containers:
             os.close(lock_fd)  # The next one tries again; ours to make does not depend on it.
             return
         self.release(container_id, lock_fd)
+
+
+class KeptContainer(NamedTuple):
+    """A container's directory, and what it was made from; `chain_id` is "" when that is not known (yet)."""
+
+    container_id: str
+    name: str
+    image: str
+    chain_id: str
+    created_ns: int
+    directory: str
+
+
+def walk_containers(root: str) -> Iterator[KeptContainer]:
+    """Every container of the store at `root`, running or not."""
+    containers_dir = os.path.join(root, "containers")
+    try:
+        names = sorted(os.listdir(containers_dir))
+    except FileNotFoundError:
+        return
+    for container_id in names:
+        if container_id != "names":
+            directory = os.path.join(containers_dir, container_id)
+            config = _read_config(os.path.join(directory, "config.json"))
+            name, image, chain_id = (str(config.get(key) or "") for key in ("name", "image", "chain_id"))
+            created_ns = config.get("created_ns")
+            created_ns = created_ns if isinstance(created_ns, int) else 0
+            yield KeptContainer(container_id, name, image, chain_id, created_ns, directory)
 
 
 def _read_config(path: str) -> dict[str, Any]:

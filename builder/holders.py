@@ -1,0 +1,110 @@
+"""Who keeps what of the store from being pruned: its images, its containers; and what belongs to git and to URLs.
+
+Images are read from their documents, as they are at the moment of asking. Nothing here notes a use.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from builder.git.repository import walk_repositories
+from builder.image.names import familiar_parts
+from builder.image.stored import chain_id_of
+from builder.ops.fetch import remembered
+from builder.runner.container import walk_containers
+from cache.digest import Digest
+from cache.errors import CacheError
+from cache.holding import Place, Roots
+from cache.prune import Outside
+
+if TYPE_CHECKING:
+    from cache.store import Store
+
+GIT = "source.git.checkout"
+CONTAINER = "container"
+
+
+def outside(store: Store) -> Outside:
+    """What accounting and pruning have to ask about."""
+    return Outside(_Images(store), partial(_places, store), lambda: {str(each): "a URL" for each in remembered(store)})
+
+
+class _Images:
+    """The roots of images and containers. Documents never change, so each is read once."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: dict[str, tuple[str, frozenset[str]]] = {}
+
+    def __call__(self) -> Roots:
+        chains: dict[str, frozenset[str]] = {}
+        blobs: dict[str, frozenset[str]] = {}
+        for record in list(self._store.images.walk()):
+            name = ":".join(familiar_parts(record.name)) if record.name else record.config_digest[7:19]
+            holder = frozenset((f"image {name}",))
+            chain, digests = self._needs(record.manifest_digest)
+            for digest in (record.manifest_digest, record.config_digest, *digests):
+                blobs[digest] = blobs.get(digest, frozenset()) | holder
+            if chain:
+                chains[chain] = chains.get(chain, frozenset()) | holder
+        for container in walk_containers(self._store.root):
+            if container.chain_id:
+                holder = frozenset((f"container {container.name or container.container_id[:12]}",))
+                chains[container.chain_id] = chains.get(container.chain_id, frozenset()) | holder
+        return Roots(chains, blobs)
+
+    def _needs(self, manifest_digest: str) -> tuple[str, frozenset[str]]:
+        """The chain of an image and every blob that its manifest names, whether it is there or not."""
+        if manifest_digest not in self._known:
+            manifest = self._document(manifest_digest)
+            digests = frozenset(_digests_in(manifest))
+            layers = (self._document(str(_member(manifest, "config", "digest"))).get("rootfs") or {}).get("diff_ids")
+            try:
+                chain = chain_id_of([Digest.parse(str(each)) for each in layers or ()])
+            except CacheError:
+                chain = ""
+            if not manifest:
+                return chain, digests
+            self._known[manifest_digest] = chain, digests
+        return self._known[manifest_digest]
+
+    def _document(self, digest: str) -> dict[str, Any]:
+        """A JSON document of the store; empty when it is not there or is none."""
+        try:
+            document = json.loads(self._store.blobs.peek_bytes(Digest.parse(digest)) or b"{}")
+        except (CacheError, ValueError):
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+def _member(document: dict[str, Any], *names: str) -> Any:
+    value: Any = document
+    for name in names:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _digests_in(manifest: dict[str, Any]) -> Iterator[str]:
+    """The digests of a manifest's config and layers, or of an index's manifests."""
+    for name in ("config", "layers", "manifests"):
+        listed = manifest.get(name)
+        for descriptor in listed if isinstance(listed, list) else [listed]:
+            if isinstance(descriptor, dict) and isinstance(descriptor.get("digest"), str):
+                yield descriptor["digest"]
+
+
+def _places(store: Store) -> Iterable[Place]:
+    for path, lock, remote in walk_repositories(store.root):
+        try:
+            used_ns = os.stat(path).st_mtime_ns
+        except FileNotFoundError:
+            continue
+        yield Place(path, GIT, remote, used_ns, used_ns, lock)
+    for container in walk_containers(store.root):
+        what = f"{container.name or container.container_id[:12]} of {container.image or 'an image'}"
+        holders = frozenset((f"container {container.name or container.container_id[:12]}",))
+        yield Place(container.directory, CONTAINER, what, container.created_ns, container.created_ns, "", holders)
