@@ -20,7 +20,7 @@ import hashlib
 import itertools
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from cache.errors import CacheError, os_errors
 
@@ -163,14 +163,29 @@ class Locks:
         """A fresh name for a temporary file, which is swept after this process is gone."""
         return os.path.join(self.temporary_dir, f"{self.lease()}.{next(self._numbers)}")
 
-    def live_leases(self) -> set[str]:
-        """The leases that a live process holds; lease files of dead processes are removed on the way."""
-        live = set()
+    def live_leases(self, *, remove: bool = True) -> set[str]:
+        """The leases that a live process holds; lease files of dead processes are removed on the way, if `remove`."""
+        remove = remove and not self.is_read_only
         with os_errors(self._leases_dir):
-            for name in os.listdir(self._leases_dir):
-                if not _remove_dead_lease(os.path.join(self._leases_dir, name)):
-                    live.add(name)
-        return live
+            names = os.listdir(self._leases_dir)
+            return {name for name in names if not _is_dead_lease(os.path.join(self._leases_dir, name), remove)}
+
+    def dead_leases(self) -> list[str]:
+        """The leases that nobody holds any more."""
+        with os_errors(self._leases_dir):
+            names = set(os.listdir(self._leases_dir))
+        return sorted(names - self.live_leases(remove=False))
+
+    def idle(self, kept: Iterable[str]) -> list[str]:
+        """The paths of lock files that nobody holds, without those of the fair locks `kept`."""
+        stay = {path for name in kept for path in (self._lock_path(name), f"{self._lock_path(name)}.turn")}
+        paths = [os.path.join(self._locks_dir, name) for name in sorted(os.listdir(self._locks_dir))]
+        return [path for path in paths if path not in stay and _is_dead_lease(path, False)]
+
+    def remove_idle(self, paths: Iterable[str]) -> None:
+        """Remove lock files unless somebody has got hold of them meanwhile."""
+        for path in paths:
+            _is_dead_lease(path, True)
 
     def sweep_temporary(self) -> None:
         """Remove the temporary files that no live process owns. Names are read before leases, so none is too young."""
@@ -216,17 +231,18 @@ def _new_lease(directory: str) -> tuple[str, int]:
         os.close(fd)  # a sweeper took it for a dead one between its creation and its lock
 
 
-def _remove_dead_lease(path: str) -> bool:
-    """Whether the lease at `path` is held by nobody (and is gone now)."""
+def _is_dead_lease(path: str, remove: bool) -> bool:
+    """Whether nobody holds the file at `path`, or it is gone; it is then removed if `remove`."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
     try:
         if not _try_flock(fd, fcntl.LOCK_EX):
             return False
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+        if remove:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         return True
     finally:
         os.close(fd)

@@ -135,6 +135,10 @@ class SnapshotStore:
                 found[name] = Snapshot(name, layers)
         return found
 
+    def peek(self, name: str) -> bool:
+        """Whether the snapshot is there now, without a promise that it stays."""
+        return not name or name in self._find((name,))
+
     def remove(self, name: str) -> None:
         """Forget a snapshot, and remove its top layer's directory if no other snapshot has that. Idempotent."""
         with self._database.transaction():
