@@ -26,11 +26,17 @@ if TYPE_CHECKING:
 
 GIT = "source.git.checkout"
 CONTAINER = "container"
+_DOCUMENT_LIMIT = 4 << 20
 
 
 def outside(store: Store) -> Outside:
     """What accounting and pruning have to ask about."""
-    return Outside(_Images(store), partial(_places, store), lambda: {str(each): "a URL" for each in remembered(store)})
+    images = _Images(store)
+
+    def fetched() -> dict[str, str]:
+        return {str(digest): "a URL" for digest in remembered(store)}
+
+    return Outside(images, partial(_places, store), fetched, images.is_document)
 
 
 class _Images:
@@ -57,16 +63,20 @@ class _Images:
                 chains[container.chain_id] = chains.get(container.chain_id, frozenset()) | holder
         return Roots(chains, blobs)
 
+    def is_document(self, digest: Digest) -> bool:
+        """Whether a blob is the manifest or the config of an image whose layers are in the store, with or without a
+        name: an image that a build found in a layout has none."""
+        size = self._store.blobs.peek(digest)
+        document = self._document(digest) if size is not None and size < _DOCUMENT_LIMIT else {}
+        chain = _chain(document) or _chain(self._document(str(_member(document, "config", "digest"))))
+        return bool(chain) and self._store.snapshots.peek(chain)
+
     def _needs(self, manifest_digest: str) -> tuple[str, frozenset[str]]:
         """The chain of an image and every blob that its manifest names, whether it is there or not."""
         if manifest_digest not in self._known:
             manifest = self._document(manifest_digest)
             digests = frozenset(_digests_in(manifest))
-            layers = (self._document(str(_member(manifest, "config", "digest"))).get("rootfs") or {}).get("diff_ids")
-            try:
-                chain = chain_id_of([Digest.parse(str(each)) for each in layers or ()])
-            except CacheError:
-                chain = ""
+            chain = _chain(self._document(str(_member(manifest, "config", "digest"))))
             if not manifest:
                 return chain, digests
             self._known[manifest_digest] = chain, digests
@@ -79,6 +89,15 @@ class _Images:
         except (CacheError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
+
+
+def _chain(config: dict[str, Any]) -> str:
+    """The chain of an image's config; "" for an image without layers, and for what is no config."""
+    layers = _member(config, "rootfs", "diff_ids")
+    try:
+        return chain_id_of([Digest.parse(str(each)) for each in layers]) if isinstance(layers, list) else ""
+    except CacheError:
+        return ""
 
 
 def _member(document: dict[str, Any], *names: str) -> Any:

@@ -165,7 +165,7 @@ def _check_blobs(store: Store, outside: Outside) -> Iterator[Finding]:
         if actual != digest:
             message = f"is corrupt: its bytes have the digest {actual}"
             yield Finding(DAMAGE, subject, message, meter.size(path), partial(store.blobs.delete, digest))
-        elif digest not in needed:
+        elif digest not in needed and not outside.is_document(digest):
             repair = partial(forget, store, outside.roots, (), (digest,))
             yield Finding(LEFTOVER, subject, "nothing refers to it", meter.size(path), repair)
 

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from cache.ballast import put_ballast
 from cache.digest import Digest
 from cache.errors import StoreFullError, os_errors
 from cache.holding import FindRoots, Place
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cache.store import Store
 
 _BATCH = 200
+_BALLAST_WANTS = 3 << 20
 _PASSES = 3
 
 
@@ -80,6 +82,8 @@ class Outside(NamedTuple):
     roots: FindRoots
     places: Callable[[], Iterable[Place]]
     fetched: Callable[[], dict[str, str]]
+    is_document: Callable[[Digest], bool] = lambda _digest: False
+    """Whether a blob is a document of an image that has no name, but whose layers are in the store."""
 
 
 def survey(store: Store, outside: Outside) -> Survey:
@@ -105,6 +109,7 @@ def prune(store: Store, outside: Outside, policies: Iterable[Policy], now_ns: in
         if policy.all and not (policy.types or policy.ids or policy.max_used or policy.reserved or policy.min_free):
             _forget_records(store, now_ns - policy.keep_ns)
     store.database.shrink()
+    put_ballast(store.root, plenty=_BALLAST_WANTS)
     return Pruned(tuple(removed), inventory.used)
 
 

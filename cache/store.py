@@ -15,13 +15,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cache.atomic import write_atomic
+from cache.ballast import drop_ballast, put_ballast
 from cache.blobs import BlobStore
 from cache.database import Database
-from cache.errors import CacheError, StoreVersionError, os_errors
+from cache.errors import CacheError, StoreFullError, StoreVersionError, os_errors
 from cache.images import ImageStore
 from cache.layerrows import LayerRows
 from cache.locks import Locks
@@ -50,11 +52,7 @@ class Store:
         self.is_read_only = _is_read_only(root)
         self.locks = Locks(root, is_read_only=self.is_read_only)
         self.uses = Uses(root, self.locks)
-        self.database = Database(
-            os.path.join(root, "index.db"),
-            is_read_only=self.is_read_only,
-            upgrading=lambda: self.locks.exclusive("format"),
-        )
+        self.database = self._open_database()
         self.blobs = BlobStore(root, self.locks, self.uses)
         self.records = RecordStore(self.database, clock=clock)
         self.images = ImageStore(self.database, clock=clock)
@@ -71,6 +69,16 @@ class Store:
         )
         self.snapshots = SnapshotStore(self.database, self._trees, self._materializer, self.uses, clock=clock)
         self._layers: LayerBlobs | None = None
+
+    def _open_database(self) -> Database:
+        path = os.path.join(self.root, "index.db")
+        upgrading = partial(self.locks.exclusive, "format")
+        try:
+            return Database(path, is_read_only=self.is_read_only, upgrading=upgrading)
+        except StoreFullError:
+            if not drop_ballast(self.root):
+                raise
+            return Database(path, upgrading=upgrading)
 
     @property
     def cache_mounts(self) -> CacheMounts:
@@ -165,4 +173,5 @@ def _create(root: str) -> None:
             os.makedirs(os.path.join(root, name), 0o700, exist_ok=True)
         os.chmod(os.path.join(root, "snapshots/empty"), ROOT_MODE)  # seen inside roots, unlike all the others
         os.close(os.open(os.path.join(root, "run/gate"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        put_ballast(root)
         write_atomic(os.path.join(root, "version"), FORMAT_VERSION.encode() + b"\n")

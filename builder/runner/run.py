@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from builder.runner.signals import Forwarding
 from builder.runner.volumes import mounts_of
 from builder.sandbox.launcher import Launcher, StartedStep, Streams
 from builder.sandbox.spec import ProcessSpec, RootMount
+from cache.locks import Locks
+from cache.removal import remove_tree
 from cache.store import Store
 
 HANGUP_SECONDS = 10
@@ -43,14 +46,37 @@ def run(request: Request, store: Store, launcher: Launcher) -> int:
     """
     options = request.options
     lower_dirs = _layers(request.image, store)
-    containers = Containers(store.root, store.locks)
-    with Forwarding() as forwarding, containers.create(request.name, is_kept=request.is_kept) as container:
+    with (
+        Forwarding() as forwarding,
+        _containers(store, is_kept=request.is_kept) as containers,
+        containers.create(request.name, is_kept=request.is_kept) as container,
+    ):
         try:
             spec, root = _prepare(request, container, lower_dirs)
             return _Session(launcher, forwarding, options).run(spec, root)
         except BaseException:
             container.is_kept = False
             raise
+
+
+@contextmanager
+def _containers(store: Store, *, is_kept: bool) -> Iterator[Containers]:
+    """Where the container lives: in the store, or in a directory for temporary files if that is read-only."""
+    if not store.is_read_only:
+        yield Containers(store.root, store.locks)
+        return
+    if is_kept:
+        raise BuildError(
+            f"{store.root}: the store is read-only, it cannot keep a container", hint="let it go with --rm"
+        )
+    import tempfile
+
+    scratch = tempfile.mkdtemp(prefix="pybuild-")
+    try:
+        os.makedirs(os.path.join(scratch, "run", "locks"), 0o700)
+        yield Containers(scratch, Locks(scratch))
+    finally:
+        remove_tree(scratch)
 
 
 def _layers(image: StoredImage, store: Store) -> tuple[str, ...]:
