@@ -136,7 +136,9 @@ class Database:
             if self.rows("PRAGMA auto_vacuum")[0][0] == 0:  # a file of the first format
                 self.write("PRAGMA auto_vacuum=INCREMENTAL")
                 self.write("VACUUM")
-            self.rows("PRAGMA incremental_vacuum")
+            with self._lock, self._errors():
+                # A page is freed with each step of this statement, and only a script is carried out to its end.
+                self._connection.executescript("PRAGMA incremental_vacuum")
             self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:

@@ -52,7 +52,7 @@ class Policy(NamedTuple):
             return False
         if self.ids and not any(_is_called(entry, name) for name in self.ids):
             return False
-        return not self.keep_ns or entry.used_ns <= now_ns - self.keep_ns
+        return not self.keep_ns or 0 < entry.used_ns <= now_ns - self.keep_ns
 
     def to_keep(self, used: int, free: int) -> int:
         """How many bytes the store may have afterwards."""
@@ -280,4 +280,5 @@ def _is_called(entry: Entry, name: str) -> bool:
     last = entry.id.rpartition("/")[2]
     parts = entry.id.split("/")
     starts = len(name) >= 12 and any(part.startswith(name) for part in parts)
-    return name in (entry.id, last, entry.description) or starts or f"sha256:{last}" == name
+    names = (entry.id, last, entry.description, entry.description.removeprefix("/"), f"sha256:{last}")
+    return name in names or starts
