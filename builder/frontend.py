@@ -17,6 +17,7 @@ from builder.errors import BuildError
 from builder.image.platform import platform_value
 from builder.options import BuildOptions
 from builder.plan import GitSourceOp, HttpSourceOp, Plan
+from builder.proxies import proxy_env, with_proxies
 from builder.redact import redact
 from builder.resolver import Resolution, StoreResolver
 from cache.errors import StoreFullError
@@ -42,13 +43,14 @@ def load_plan(
         raise BuildError(f"the Dockerfile cannot be empty: {context.dockerfile} has no instructions")
     key = memo_key(context, options, host)
     plan = _recall(memo.get(key), resolver)
-    if plan is None:
-        on_miss()
-        plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
-        document = {"bases": resolver.resolutions, "plan": codec.encode(plan)}
-        with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build
-            if not _has_secrets(plan, resolver.resolutions):
-                memo.put(key, codec.dumps(document))
+    if plan is not None:
+        return with_proxies(plan, proxy_env(options.build_args))
+    on_miss()
+    plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
+    document = {"bases": resolver.resolutions, "plan": codec.encode(with_proxies(plan, ()))}
+    with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build
+        if not _has_secrets(plan, resolver.resolutions):
+            memo.put(key, codec.dumps(document))
     return plan
 
 

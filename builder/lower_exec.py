@@ -11,7 +11,7 @@ from builder.errors import BuildError
 from builder.lower_config import with_shell
 from builder.lower_mount import lower_mount
 from builder.plan import SCRATCH, ExecOp, FileOp, MkfileAction, MountOp
-from builder.scope import Scope
+from builder.proxies import proxy_env
 from builder.stage import StageState
 from builder.step import Step
 from grammar.heredoc import chomp, is_heredoc
@@ -20,7 +20,6 @@ from grammar.nodes import RunInstruction
 from grammar.platforms import normalize
 
 _SCRIPT_DIR = "/dev/pipes/"
-_PROXY_NAMES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 
 def lower_run(run: RunInstruction, step: Step) -> None:
@@ -49,23 +48,12 @@ def lower_run(run: RunInstruction, step: Step) -> None:
         extra_hosts=options.extra_hosts,
         shm_size=options.shm_size,
         ulimits=options.ulimits,
-        proxy_env=_proxy_env(step.scope),
+        proxy_env=proxy_env(options.build_args),
         platform=normalize(state.platform).short if state.platform else "",
     )
     name = step.name(step.scope.shown(run.original + summary, {**state.env, **secrets} if secrets else state.env))
     state.vertex = step.add(op, tuple(inputs), name)
     image.commit("RUN " + _history_text(argv, state) + " # buildkit", layer=True)
-
-
-def _proxy_env(scope: Scope) -> tuple[str, ...]:
-    """Proxy variables from --build-arg, in both spellings, as programs read either."""
-    found: dict[str, str] = {}
-    for key in sorted(scope.options.build_args):
-        if key.upper() in _PROXY_NAMES:
-            found[key.upper()] = scope.options.build_args[key]
-    return tuple(
-        f"{spelling}={found[name]}" for name in _PROXY_NAMES if found.get(name) for spelling in (name, name.lower())
-    )
 
 
 def _check_devices(run: RunInstruction) -> None:
