@@ -169,9 +169,9 @@ def _address(path: str) -> str:
 def _cache_error(error: sqlite3.Error, path: str) -> CacheError:
     reason = str(error)
     if "full" in reason or ("disk I/O" in reason and not _has_space(path)):
-        return StoreFullError(f"{path}: {reason}", hint="free some space on that file system, or prune the store")
+        return StoreFullError(f"{path}: {reason}", hint="free some space on that file system (`pybuild prune`)")
     if "not a database" in reason or "malformed" in reason or "no such table" in reason or "no such column" in reason:
-        hint = f"remove {path} (the next build makes what is missing anew), or move the whole store away"
+        hint = f"remove {path}, or `pybuild store check --repair`: the next build makes what is missing anew"
         return StoreCorruptError(f"{path}: {reason}", hint=hint)
     if "locked" in reason:
         return CacheError(

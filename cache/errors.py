@@ -53,7 +53,7 @@ def from_os_error(error: OSError, subject: str) -> CacheError:
     reason = os.strerror(error.errno) if error.errno else str(error)
     message = f"{subject}: {reason.lower()}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        hint = "free some space on that file system, or choose another store with PYBUILD_ROOT"
+        hint = "free some space on that file system (`pybuild prune`), or choose another store with PYBUILD_ROOT"
         return StoreFullError(message, hint=hint)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return CacheError(message, hint="choose a store that you may write to with PYBUILD_ROOT")

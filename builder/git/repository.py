@@ -118,20 +118,26 @@ def lock_name(identity: str) -> str:
 
 
 def walk_repositories(root: str) -> Iterator[tuple[str, str, str]]:
-    """Of every repository of the store at `root`: its path, its lock, and its remote as it may be shown."""
+    """Of every repository of the store at `root`, and of what killed processes left half made or half removed: its
+    path, its lock, and its remote as it may be shown."""
     try:
         names = sorted(os.listdir(os.path.join(root, "git")))
     except FileNotFoundError:
         return
     for name in names:
         path = os.path.join(root, "git", name)
-        if len(name) == 64 and os.path.isdir(path):
-            try:
-                with open(f"{path}/description", encoding="utf-8", errors="replace") as file:
-                    remote = file.readline().strip()
-            except OSError:
-                remote = ""
-            yield path, lock_name(name), "" if remote.startswith("Unnamed repository") else remote
+        identity, _, state = name.partition(".")
+        if len(identity) == 64 and os.path.isdir(path):
+            yield path, lock_name(identity), "half made or half removed" if state else _remote(path)
+
+
+def _remote(path: str) -> str:
+    try:
+        with open(f"{path}/description", encoding="utf-8", errors="replace") as file:
+            remote = file.readline().strip()
+    except OSError:
+        return ""
+    return "" if remote.startswith("Unnamed repository") else remote
 
 
 def object_format(name: str) -> str:
