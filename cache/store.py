@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from cache.atomic import write_atomic
-from cache.ballast import drop_ballast, put_ballast
 from cache.blobs import BlobStore
 from cache.database import Database
 from cache.errors import CacheError, StoreFullError, StoreVersionError, os_errors
@@ -76,6 +75,8 @@ class Store:
         try:
             return Database(path, is_read_only=self.is_read_only, upgrading=upgrading)
         except StoreFullError:
+            from cache.ballast import drop_ballast
+
             if not drop_ballast(self.root):
                 raise
             return Database(path, upgrading=upgrading)
@@ -163,6 +164,8 @@ def _has_version(root: str) -> bool:
 
 def _create(root: str) -> None:
     """Make the directories, then the version: a store without one was never finished. Idempotent."""
+    from cache.ballast import put_ballast
+
     with os_errors(root):
         os.makedirs(root, 0o700, exist_ok=True)
         strange = sorted(name for name in set(os.listdir(root)) - _NAMES if not name.startswith("version."))
@@ -172,6 +175,7 @@ def _create(root: str) -> None:
         for name in _DIRECTORIES:
             os.makedirs(os.path.join(root, name), 0o700, exist_ok=True)
         os.chmod(os.path.join(root, "snapshots/empty"), ROOT_MODE)  # seen inside roots, unlike all the others
-        os.close(os.open(os.path.join(root, "run/gate"), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        for name in ("run/gate", "run/gc"):  # nothing can be pruned yet, so the time until that begins now
+            os.close(os.open(os.path.join(root, name), os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
         put_ballast(root)
         write_atomic(os.path.join(root, "version"), FORMAT_VERSION.encode() + b"\n")

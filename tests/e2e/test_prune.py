@@ -212,9 +212,13 @@ def test_policies_are_carried_out_after_a_build(pybuild: Pybuild, based: list[st
     before = disk_use(pybuild.root)
     (pybuild.root / "config.toml").write_text('[[gc.policy]]\nall = true\nmaxUsedSpace = "1MB"\n')
     pybuild.write(Dockerfile="FROM base\nRUN echo hello > /hello\n")
+    young = pybuild.ok("build", *based, "-t", "y", ".")
+    assert "pruned" not in young.stderr
+    os.utime(pybuild.root / "run/gc", (1, 1))
+    pybuild.write(Dockerfile="FROM base\nRUN echo hello > /hi\n")
     off = pybuild.ok("build", *based, "-t", "y", ".", env={"PYBUILD_GC": "off"})
     assert "pruned" not in off.stderr
-    pybuild.write(Dockerfile="FROM base\nRUN echo hello > /hi\n")
+    pybuild.write(Dockerfile="FROM base\nRUN echo hello > /hi; true\n")
     done = pybuild.ok("build", *based, "-t", "x", ".")
     assert "pruned 3.5" in done.stderr or "pruned 4" in done.stderr, done.stderr
     assert disk_use(pybuild.root) < before - 3_000_000
@@ -233,6 +237,7 @@ def test_a_wrong_config_does_not_fail_the_build(pybuild: Pybuild, based: list[st
     pybuild.write(Dockerfile="FROM base\nRUN true\n")
     pybuild.ok("images")
     (pybuild.root / "config.toml").write_text("[gc]\ncolour = 1\n")
+    os.utime(pybuild.root / "run/gc", (1, 1))
     done = pybuild.ok("build", *based, ".")
     assert "warning: the store was not pruned: config.toml: gc has no 'colour'" in done.stderr
     assert_error(pybuild("prune", "--policy"), 2, "colour")
