@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 GIT = "source.git.checkout"
 CONTAINER = "container"
 _DOCUMENT_LIMIT = 4 << 20
+_DEEPEST = 4
+"""An index may list indexes; one that goes on and on is not ours."""
 
 
 def outside(store: Store) -> Outside:
@@ -44,7 +46,7 @@ class _Images:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: dict[str, tuple[str, frozenset[str]]] = {}
+        self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
     def __call__(self) -> Roots:
         chains: dict[str, frozenset[str]] = {}
@@ -52,10 +54,10 @@ class _Images:
         for record in list(self._store.images.walk()):
             name = ":".join(familiar_parts(record.name)) if record.name else record.config_digest[7:19]
             holder = frozenset((f"image {name}",))
-            chain, digests = self._needs(record.manifest_digest)
+            needed, digests = self._needs(record.manifest_digest)
             for digest in (record.manifest_digest, record.config_digest, *digests):
                 blobs[digest] = blobs.get(digest, frozenset()) | holder
-            if chain:
+            for chain in needed:
                 chains[chain] = chains.get(chain, frozenset()) | holder
         for container in walk_containers(self._store.root):
             if container.chain_id:
@@ -64,23 +66,27 @@ class _Images:
         return Roots(chains, blobs)
 
     def is_document(self, digest: Digest) -> bool:
-        """Whether a blob is the manifest or the config of an image whose layers are in the store, with or without a
-        name: an image that a build found in a layout has none."""
+        """Whether a blob is the index, the manifest or the config of an image whose layers are in the store, with or
+        without a name: an image that a build found in a layout has none."""
         size = self._store.blobs.peek(digest)
         document = self._document(digest) if size is not None and size < _DOCUMENT_LIMIT else {}
-        chain = _chain(document) or _chain(self._document(str(_member(document, "config", "digest"))))
-        return bool(chain) and self._store.snapshots.peek(chain)
+        chains = {_chain(document)} if "rootfs" in document else self._needs(str(digest))[0]
+        return any(chain and self._store.snapshots.peek(chain) for chain in chains)
 
-    def _needs(self, manifest_digest: str) -> tuple[str, frozenset[str]]:
-        """The chain of an image and every blob that its manifest names, whether it is there or not."""
-        if manifest_digest not in self._known:
-            manifest = self._document(manifest_digest)
-            digests = frozenset(_digests_in(manifest))
-            chain = _chain(self._document(str(_member(manifest, "config", "digest"))))
-            if not manifest:
-                return chain, digests
-            self._known[manifest_digest] = chain, digests
-        return self._known[manifest_digest]
+    def _needs(self, digest: str, depth: int = 0) -> tuple[frozenset[str], frozenset[str]]:
+        """The chains of an image, or of all that an index lists, and every blob that their documents name, whether it
+        is there or not."""
+        if digest not in self._known:
+            document = self._document(digest)
+            digests = frozenset(_digests_in(document))
+            chains = frozenset((_chain(self._document(str(_member(document, "config", "digest")))),)) - {""}
+            for each in document.get("manifests") or () if depth < _DEEPEST else ():
+                below, more = self._needs(str(_member(each, "digest")), depth + 1)
+                chains, digests = chains | below, digests | more
+            if not chains:  # a document may be missing yet
+                return chains, digests
+            self._known[digest] = chains, digests
+        return self._known[digest]
 
     def _document(self, digest: str) -> dict[str, Any]:
         """A JSON document of the store; empty when it is not there or is none."""
@@ -88,7 +94,9 @@ class _Images:
             document = json.loads(self._store.blobs.peek_bytes(Digest.parse(digest)) or b"{}")
         except (CacheError, ValueError):
             return {}
-        return document if isinstance(document, dict) else {}
+        if not isinstance(document, dict) or not isinstance(document.get("manifests", []), list):
+            return {}
+        return document
 
 
 def _chain(config: dict[str, Any]) -> str:

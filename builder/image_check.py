@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from builder.errors import BuildError
-from builder.image.manifest import Manifest, parse_manifest
+from builder.image.manifest import Index, Manifest, parse_manifest
 from builder.image.names import familiar_parts
 from builder.image.stored import with_config
 from cache.check import DAMAGE, Finding
@@ -27,15 +27,21 @@ def check_images(store: Store) -> Iterator[Finding]:
 
 def _problem(store: Store, record: ImageRecord) -> str:
     """What is wrong with an image, "" for nothing. Notes no use, so that a repair can remove what it was about."""
-    manifest_digest = Digest(record.manifest_digest)
+    digest = Digest(record.manifest_digest)
     try:
-        manifest = parse_manifest(_document(store, manifest_digest), f"manifest {manifest_digest}")
-        if not isinstance(manifest, Manifest):
-            return ""
-        image = with_config(manifest_digest, manifest, _document(store, manifest.config.digest))
+        document = parse_manifest(_document(store, digest), f"manifest {digest}")
+        listed = [entry.digest for entry in document.manifests] if isinstance(document, Index) else [digest]
+        chains = [_chain(store, each) for each in listed]
     except (BuildError, CacheError) as error:
         return str(error)
-    return "" if store.snapshots.peek(image.chain_id) else "has lost layers: build it or load it again"
+    return "" if all(map(store.snapshots.peek, chains)) else "has lost layers: build it or load it again"
+
+
+def _chain(store: Store, manifest_digest: Digest) -> str:
+    manifest = parse_manifest(_document(store, manifest_digest), f"manifest {manifest_digest}")
+    if not isinstance(manifest, Manifest):
+        raise BuildError(f"manifest {manifest_digest} is an index, expected an image")
+    return with_config(manifest_digest, manifest, _document(store, manifest.config.digest)).chain_id
 
 
 def _document(store: Store, digest: Digest) -> bytes:

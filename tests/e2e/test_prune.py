@@ -88,6 +88,21 @@ def test_everything_goes_when_nothing_is_needed(pybuild: Pybuild, based: list[st
     pybuild.ok("build", *based, "-t", "x", ".")
 
 
+def test_images_for_several_platforms_under_one_name_stay(pybuild: Pybuild) -> None:
+    pybuild.write(
+        Dockerfile="FROM scratch\nARG TARGETARCH\nCOPY f-$TARGETARCH /f\n", **{"f-amd64": "1", "f-arm64": "2"}
+    )
+    words = ["build", "--platform", "linux/amd64,linux/arm64", "-t", "x", "."]
+    pybuild.ok(*words)
+    pybuild.ok("prune", "-af")
+    assert len([each for each in entries(pybuild) if each["Type"] == "regular"]) == 2
+    assert pybuild.ok("store", "check").stdout.startswith("0 damaged, 0 left over")
+    pybuild.ok("save", "x", "-o", str(pybuild.cwd.parent / "x.tar"))
+    pybuild.ok("rmi", "x")
+    pybuild.ok("prune", "-af")
+    assert [each["Type"] for each in entries(pybuild)] == ["database", "other"]
+
+
 def test_filters_and_limits(pybuild: Pybuild, based: list[str]) -> None:
     pybuild.write(Dockerfile="FROM base\nRUN --mount=type=cache,target=/c,id=one true > /c/x\n", other=BIG)
     pybuild.ok("build", *based, ".", "-t", "x")
