@@ -96,24 +96,25 @@ def _policy(table: Mapping[str, Any], disk_size: int, make: type[Policy]) -> Pol
     )
 
 
-def after_build(
-    store: Store, environ: Mapping[str, str], clock: Callable[[], int], *, always: bool = False
-) -> Pruned | None:
+def after_build(store: Store, environ: Mapping[str, str], clock: Callable[[], int]) -> Pruned | None:
     """Carry the policies out if it is time, unless somebody else does just now; None when nothing was to be done."""
     since = _since(store.root, clock())
-    if since < _IMPATIENT and not always:
+    if since < _IMPATIENT:
         return None
     found = settings(store.root, environ)
-    if not found.enabled or not (always or since > found.interval_ns or _is_full(store.root, found)):
+    if not found.enabled or not (since > found.interval_ns or _is_full(store.root, found)):
         return None
+    with store.locks.try_exclusive("gc") as is_ours:
+        return carry_out(store, found, clock) if is_ours else None
+
+
+def carry_out(store: Store, found: Settings, clock: Callable[[], int]) -> Pruned:
+    """Prune what the policies say, whatever the time; the caller has the lock `gc`."""
     from builder.holders import outside
     from cache.prune import prune
 
-    with store.locks.try_exclusive("gc") as is_ours:
-        if not is_ours:
-            return None
-        mark_done(store.root, clock())
-        return prune(store, outside(store), found.policies, clock())
+    mark_done(store.root, clock())
+    return prune(store, outside(store), found.policies, clock())
 
 
 def _since(root: str, now_ns: int) -> int:

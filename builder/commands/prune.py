@@ -11,6 +11,7 @@ import os
 
 from builder.commands import Environment
 from builder.errors import UsageError
+from builder.gc import carry_out, settings
 from builder.holders import outside
 from builder.image.describe import human_size
 from builder.quantities import parse_space
@@ -47,12 +48,10 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         if not args.force and not _is_sure(args, env):
             return 0
         Containers(store.root, store.locks).bury_dead()
-        if args.policy:
-            from builder.gc import after_build
-
-            done = after_build(store, {}, env.clock, always=True) or Pruned((), 0)
-        else:
-            with store.locks.exclusive("gc"):
+        with store.locks.exclusive("gc"):
+            if args.policy:
+                done = carry_out(store, settings(store.root, {}), env.clock)
+            else:
                 done = prune(store, outside(store), [policy], env.clock())
     _print(done, args, env)
     return 0
