@@ -22,6 +22,8 @@ from cache.errors import CacheError
 COMMANDS = {
     "build": "build an image from a Dockerfile (also what pybuild does without a command)",
     "run": "run a program in a container of an image",
+    "login": "log in to a registry",
+    "logout": "forget the login for a registry",
     "load": "read images from an OCI or docker archive into the store",
     "images": "list the images of the store",
     "inspect": "show an image's config and layers as JSON",

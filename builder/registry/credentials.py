@@ -115,7 +115,7 @@ def _of_file(config: ConfigFile, domain: str, path: str) -> Credentials | None:
     auths = config.document.get("auths")
     if not isinstance(auths, dict):
         return None
-    known = {_plain_key(str(key)): value for key, value in auths.items()}
+    known = {plain_key(str(key)): value for key, value in auths.items()}
     for key in _keys(domain, path):
         entry = known.get(key)
         if isinstance(entry, dict) and (found := _of_entry(entry, key, config.path)) is not None:
@@ -143,8 +143,8 @@ def _keys(domain: str, path: str) -> Iterator[str]:
         yield "index.docker.io"
 
 
-def _plain_key(key: str) -> str:
-    """A key without scheme and without the version that old clients put behind the host."""
+def plain_key(key: str) -> str:
+    """A key of `auths` without the scheme, and then without the version, that old clients put around the host."""
     if "://" in key:
         key = key.partition("://")[2].partition("/")[0]
     return key.rstrip("/")

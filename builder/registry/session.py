@@ -33,6 +33,7 @@ LONGEST_WAIT = 120.0
 ERROR_LIMIT = 64 << 10
 _FIRST_WAIT = 0.2
 _REDIRECTS = 5
+_PROBES = 3
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _MOVED = frozenset((301, 302, 303, 307, 308))
@@ -80,9 +81,13 @@ class Session:
             if reply.status in call.expected:
                 return reply
             if reply.status == 401 and own and not is_challenged:
-                is_challenged = self.authorizer.learn(reply, call.scopes, sent)
-                reply.close()
+                try:
+                    is_challenged = self.authorizer.learn(reply, call.scopes, sent)
+                except BaseException:
+                    reply.close()
+                    raise
                 if is_challenged:
+                    reply.close()
                     continue
             if reply.status not in _PASSING or not patience.after_answer(reply):
                 raise self.error(reply, call)
@@ -97,18 +102,21 @@ class Session:
 
     def _find_scheme(self) -> str:
         """TLS is tried first, as docker does it; only a server that does not speak it at all is asked in clear text."""
-        patience = Patience(self.transport, 3)
+        patience = Patience(self.transport, _PROBES)
         while True:
-            for scheme in ("https", "http"):
-                request = Request("GET", f"{scheme}://{self.endpoint.host}/v2/", verify=not self.endpoint.insecure)
-                try:
-                    self.transport.send(request).close()
-                    return scheme
-                except TransportError as error:
-                    last = error
-                    if error.is_final and not error.is_tls:
-                        raise
-            patience.after_error(last)
+            try:
+                self._probe("https")
+                return "https"
+            except TransportError as error:
+                if error.is_plain and self._probe("http") != 400:  # what TLS servers say to clear text
+                    return "http"
+                patience.after_error(error)
+
+    def _probe(self, scheme: str) -> int:
+        request = Request("GET", f"{scheme}://{self.endpoint.host}/v2/", verify=not self.endpoint.insecure)
+        reply = self.transport.send(request)
+        reply.close()
+        return reply.status
 
     def _follow(self, call: Call, url: str, authorization: str | None) -> Reply:
         """Send, and go where the answer says; a body is opened anew for every exchange."""

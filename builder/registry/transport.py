@@ -28,6 +28,7 @@ READ_SECONDS = 60.0
 """Without a single byte; a slow answer may take as long as it likes."""
 _BLOCK = 1 << 18
 _CONNECTIONS = 16
+_NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "UNKNOWN_PROTOCOL")
 _DRAINED = 4096
 """Bytes of an answer that are read rather than make a new connection."""
 
@@ -39,8 +40,8 @@ class TransportError(UnreachableError):
 
     is_final = False
     """Whether another try would end the same way: no such name, a certificate that is not trusted."""
-    is_tls = False
-    """Whether the TLS handshake failed, perhaps because the server does not speak TLS."""
+    is_plain = False
+    """Whether the server seems not to speak TLS at all."""
 
 
 class Request(NamedTuple):
@@ -74,13 +75,14 @@ class Reply:
     def content(self, limit: int) -> bytes:
         """The whole body. WrongContentError when it is longer than `limit` bytes."""
         parts, size = [], 0
-        while chunk := self.read(min(_BLOCK, limit + 1 - size)):
-            parts.append(chunk)
-            size += len(chunk)
-            if size > limit:
-                self.close()
-                raise WrongContentError(f"{host_of(self.url)}: the answer is longer than {limit} bytes")
-        self.close()
+        try:
+            while chunk := self.read(min(_BLOCK, limit + 1 - size)):
+                parts.append(chunk)
+                size += len(chunk)
+                if size > limit:
+                    raise WrongContentError(f"{host_of(self.url)}: the answer is longer than {limit} bytes")
+        finally:
+            self.close()
         return b"".join(parts)
 
     def close(self) -> None:
@@ -247,8 +249,11 @@ def _tls_failed(url: str, error: Exception) -> TransportError:
         )
         failed.is_final = True
         return failed
-    failed = _failed(f"{host}: the TLS handshake failed: {shown(text)}", "does the server speak TLS?")
-    failed.is_tls = True
+    failed = _failed(f"{host}: TLS fails: {_reason(error)}", "see the certificates in certs.d, and the clock")
+    failed.is_plain = any(sign in text for sign in _NO_TLS)
+    failed.is_final = "alert" in text.lower()
+    if failed.is_plain:
+        failed.hint = "the server does not speak TLS: say so in registries.conf, or with --tls-verify=false"
     return failed
 
 
