@@ -33,6 +33,7 @@ from cache.trees import ROOT_MODE, Trees
 
 if TYPE_CHECKING:
     from cache.layerblobs import LayerBlobs
+    from cache.partial import PartialBlobs
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
@@ -57,6 +58,7 @@ class Store:
         )
         self.snapshots = SnapshotStore(self.database, trees, self._materializer, clock=clock)
         self._layers: LayerBlobs | None = None
+        self._partial_blobs: PartialBlobs | None = None
 
     @property
     def layers(self) -> LayerBlobs:
@@ -66,6 +68,15 @@ class Store:
 
             self._layers = LayerBlobs(self.database, self.blobs, self._materializer)
         return self._layers
+
+    @property
+    def partial_blobs(self) -> PartialBlobs:
+        """Blobs that are being fetched. Imported when somebody fetches one."""
+        if self._partial_blobs is None:
+            from cache.partial import PartialBlobs
+
+            self._partial_blobs = PartialBlobs(self.root, self.blobs, self.locks)
+        return self._partial_blobs
 
     @classmethod
     def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:

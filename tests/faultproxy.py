@@ -50,6 +50,8 @@ class Fault(NamedTuple):
     lose_answer: bool = False
     """Let the registry do its work, then reset the connection."""
     ignore_range: bool = False
+    hold: threading.Event | None = None
+    """Say nothing before it is set."""
 
 
 Rule: TypeAlias = Callable[[str, str], "Fault | None"]
@@ -117,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         status = 0
         try:
             time.sleep(fault.delay)
+            if fault.hold is not None:
+                fault.hold.wait(60)
             if fault.status:
                 status = fault.status
                 self._plain(fault)

@@ -116,11 +116,13 @@ class Authority:
             *("-keyout", str(self._key), "-out", str(self.certificate)),
         )
 
-    def issue(self, name: str, usage: str = "serverAuth") -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1 and localhost, and its key."""
+    def issue(
+        self, name: str, usage: str = "serverAuth", names: str = "IP:127.0.0.1,DNS:localhost"
+    ) -> tuple[Path, Path]:
+        """A certificate for these names, and its key."""
         key, request, certificate = (self.directory / f"{name}.{end}" for end in ("key", "csr", "crt"))
         extensions = self.directory / f"{name}.ext"
-        extensions.write_text(f"subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage={usage}\n")
+        extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage={usage}\n")
         self._openssl(
             *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
             *("-keyout", str(key), "-out", str(request)),

@@ -34,6 +34,7 @@ ERROR_LIMIT = 64 << 10
 _FIRST_WAIT = 0.2
 _REDIRECTS = 5
 _PROBES = 3
+"""Attempts where there is little hope."""
 _PASSING = frozenset((408, 425, 429, 500, 502, 503, 504))
 _DEFAULT_PORTS = {"https": ":443", "http": ":80"}
 _MOVED = frozenset((301, 302, 303, 307, 308))
@@ -205,8 +206,10 @@ class Patience:
         """Wait for the next try, as long as the server asks; raises the error when there is none."""
         self._transport.check()
         self._made += 1
-        is_final = isinstance(error, TransportError) and error.is_final
-        if is_final or self._made >= self._attempts or (error.wait or 0.0) > LONGEST_WAIT:
+        attempts = self._attempts
+        if isinstance(error, TransportError) and (error.is_final or error.is_refused):
+            attempts = 1 if error.is_final else min(attempts, _PROBES)
+        if self._made >= attempts or (error.wait or 0.0) > LONGEST_WAIT:
             raise error
         self._transport.sleep(self._wait() if error.wait is None else error.wait)
 

@@ -6,9 +6,11 @@ nothing: that is the session's business, which knows what may be said again and 
 
 from __future__ import annotations
 
+import contextlib
+import socket
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from urllib.parse import urlsplit
@@ -40,6 +42,8 @@ class TransportError(UnreachableError):
 
     is_final = False
     """Whether another try would end the same way: no such name, a certificate that is not trusted."""
+    is_refused = False
+    """Whether nobody listens there, which seldom changes soon."""
     is_plain = False
     """Whether the server seems not to speak TLS at all."""
 
@@ -94,13 +98,6 @@ class Reply:
         else:
             self._response.close()
 
-    def interrupt(self) -> None:
-        """Let a read in another thread end now."""
-        try:
-            self._response.shutdown()
-        except (AttributeError, ValueError, OSError, RuntimeError):
-            return
-
 
 class Transport:
     """The connections of one command. Any thread may use it."""
@@ -111,7 +108,7 @@ class Transport:
         self._lock = threading.Lock()
         self._files: dict[str, TlsFiles] = {}
         self._pools: dict[tuple[str, TlsFiles, bool, str | None], urllib3.PoolManager] = {}
-        self._replies: weakref.WeakSet[Reply] = weakref.WeakSet()
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self.cancelled = threading.Event()
 
     def send(self, request: Request) -> Reply:
@@ -129,9 +126,7 @@ class Transport:
                 preload_content=False,
                 decode_content=False,
             )
-        reply = Reply(request, response)
-        self._replies.add(reply)
-        return reply
+        return Reply(request, response)
 
     def check(self) -> None:
         """Raise CancelledError after `cancel`."""
@@ -144,10 +139,11 @@ class Transport:
         self.check()
 
     def cancel(self) -> None:
-        """End every exchange. Idempotent."""
+        """End every exchange, in whatever it waits for. Idempotent."""
         self.cancelled.set()
-        for reply in list(self._replies):
-            reply.interrupt()
+        for connected in list(self._sockets):
+            with contextlib.suppress(OSError):  # SSLSocket's own would pull the rug from under a reading thread
+                socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connections that nobody uses. Idempotent."""
@@ -164,6 +160,7 @@ class Transport:
             if key not in self._pools:
                 context = tls_context(files, verify=request.verify) if request.url.startswith("https:") else None
                 self._pools[key] = _new_pool(context, proxy)
+                self._pools[key].pool_classes_by_scheme = _pool_classes(self._sockets.add)
             return self._pools[key]
 
     def _files_for(self, url: str) -> TlsFiles:
@@ -197,6 +194,30 @@ def _new_pool(context: ssl.SSLContext | None, proxy: str | None) -> urllib3.Pool
     return urllib3.ProxyManager(bare, proxy_headers=headers, **options)
 
 
+def _pool_classes(note: Callable[[socket.socket], None]) -> dict[str, type[urllib3.HTTPConnectionPool]]:
+    """urllib3's pools, which tell of every connection that is made."""
+    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
+    from urllib3.connection import HTTPConnection, HTTPSConnection
+
+    class Plain(HTTPConnection):
+        def connect(self) -> None:
+            super().connect()
+            note(self.sock)
+
+    class Tls(HTTPSConnection):
+        def connect(self) -> None:
+            super().connect()
+            note(self.sock)
+
+    class PlainPool(HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class TlsPool(HTTPSConnectionPool):
+        ConnectionCls = Tls
+
+    return {"http": PlainPool, "https": TlsPool}
+
+
 def host_of(url: str) -> str:
     """The host (and port) of a URL: what a message may show of it, since queries hold signatures."""
     return urlsplit(url).netloc.rpartition("@")[2]
@@ -217,9 +238,12 @@ def _errors(url: str) -> Iterator[None]:
         raise _tls_failed(url, error) from error
     except exceptions.NameResolutionError as error:
         failed = _failed(f"{host_of(url)}: the name cannot be resolved", "check the name and the network")
+        failed.is_final = f"[Errno {socket.EAI_AGAIN}]" not in str(error)
         raise failed from error
     except exceptions.NewConnectionError as error:
-        raise _failed(f"{host_of(url)}: {_reason(error)}", "check the address, the network and the proxy") from error
+        failed = _failed(f"{host_of(url)}: {_reason(error)}", "check the address, the network and the proxy")
+        failed.is_refused = True
+        raise failed from error
     except exceptions.TimeoutError as error:
         raise _failed(f"{host_of(url)}: no answer in time", "check the network and the proxy") from error
     except exceptions.HTTPError as error:

@@ -26,6 +26,7 @@ _MOUNTS = 4
 _READ = 1 << 18
 _LOST = frozenset((400, 404, 409, 416))
 """What a registry says of an upload that it does not know, or not at this place."""
+_WRONG_DIGEST = "DIGEST_INVALID"
 
 
 class Uploaded(NamedTuple):
@@ -52,7 +53,8 @@ class _Part:
 
 
 class BlobUpload:
-    """One blob on its way. `open_stream` gives its bytes from the start, as often as it is asked."""
+    """One blob on its way. `open_stream` gives its bytes from the start, as often as it is asked; what it gives is
+    closed, if it can be."""
 
     def __init__(
         self,
@@ -69,6 +71,7 @@ class BlobUpload:
         self._on_sent = on_sent
         self._scopes: Scopes = frozenset((Scope(self._repository, frozenset(("pull", "push"))),))
         self._patience = Patience(session.transport, ATTEMPTS)
+        self._opened: list[Readable] = []
         self._location = ""
         self._offset = 0
         self._chunk = 0
@@ -130,7 +133,8 @@ class BlobUpload:
             self._chunk = CHUNK
             self._location = ""
             return
-        if not isinstance(error, UnreachableError) and error.status not in _LOST:
+        is_wrong = _WRONG_DIGEST in str(error)
+        if is_wrong or (not isinstance(error, UnreachableError) and error.status not in _LOST):
             raise error
         if error.status in _LOST:
             self._location = ""
@@ -209,6 +213,7 @@ class BlobUpload:
     def _body(self, begin: int, size: int) -> Callable[[], Readable]:
         def open_part() -> Readable:
             stream = self._open_stream()
+            self._opened.append(stream)
             left = begin
             while left and (chunk := stream.read(min(left, _READ))):
                 left -= len(chunk)
@@ -217,4 +222,10 @@ class BlobUpload:
         return open_part
 
     def _call(self, call: Call) -> Reply:
-        return self._session.call(call._replace(scopes=self._scopes))
+        try:
+            return self._session.call(call._replace(scopes=self._scopes))
+        finally:
+            while self._opened:
+                close = getattr(self._opened.pop(), "close", None)
+                if close is not None:
+                    close()
