@@ -1,4 +1,4 @@
-"""Images of registries for one build: what names mean there, and their layers when something needs them.
+"""Images of registries: what names mean there, and their layers when something needs them.
 
 The door to `registry`, which a build that finds all its images in the store does not load.
 """
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from builder.errors import BuildError
 from builder.image.names import parse_name
 from builder.image.pins import Pin, get_pin, pinned_image, put_pin
-from builder.image.stored import StoredImage, read_image
+from builder.image.stored import StoredImage, read_image, tag_image
 from builder.plan import ImageSourceOp
 from cache.digest import Digest
 from cache.errors import CacheError
@@ -21,6 +21,7 @@ from cache.store import Store
 
 if TYPE_CHECKING:
     from builder.registry.client import RegistryClient
+    from builder.registry.resolve import Resolved
     from builder.registry.transfers import OnTransfer
 
 
@@ -110,3 +111,18 @@ class RemoteImages:
         """Close the connections. Idempotent."""
         for client in self._clients.values():
             client.close()
+
+
+def pull_named(store: Store, client: RegistryClient, name: str, platform: str, *, on_transfer: OnTransfer) -> Resolved:
+    """Bring an image here, whole, and give it its name; one that was asked for by digest has none. BuildError,
+    CacheError."""
+    from builder.registry.pull import Source, pull_image
+    from builder.registry.resolve import resolve
+
+    complete = parse_name(name)
+    resolved = resolve(client, store, name, platform)
+    places = [resolved.repository, *(place.repository for place in client.places(name))]
+    image = pull_image(store, resolved.image, Source(places, client.cancel, on_transfer))
+    tag_image(store, image.manifest_digest, image.config_digest, [] if complete.digest else [complete])
+    put_pin(store, str(complete), platform, Pin(resolved.top, image.manifest_digest))
+    return resolved

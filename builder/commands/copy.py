@@ -11,7 +11,6 @@ import argparse
 from contextlib import AbstractContextManager, nullcontext
 
 from builder.commands import Environment, registry_options
-from builder.commands.registry_options import Transfers
 from builder.copying import skopeo
 from builder.copying.content import gather
 from builder.copying.destinations import Tools, write_content
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         RegistryClient(env.environ, insecure=not args.tls_verify) as client,
         _readable(source, env) as readable,
         _writable(dest, env) as writable,
-        Transfers(args, env) as transfers,
+        registry_options.transfers(args, env) as transfers,
     ):
         opened = open_source(readable, store, client, env.cwd)
         platform = args.platform or host_platform()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 
 from builder.commands import Environment, registry_options
-from builder.commands.registry_options import Transfers
 from builder.image.names import parse_name
-from builder.image.pins import Pin, put_pin
 from builder.image.platform import host_platform
-from builder.image.stored import find_record, tag_image
+from builder.image.stored import find_record
+from builder.pulling import pull_named
 from builder.registry.client import RegistryClient
-from builder.registry.pull import Source, pull_image
-from builder.registry.resolve import Resolved, resolve
+from builder.registry.resolve import Resolved
 from cache.store import Store
 
 
@@ -29,24 +27,12 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     platform = args.platform or host_platform()
     with Store.open(env.root) as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
         for name in args.name:
-            with Transfers(args, env) as transfers:
-                resolved, is_new = _pull(store, client, name, platform, transfers=transfers)
+            before = find_record(store, name)
+            with registry_options.transfers(args, env) as transfers:
+                resolved = pull_named(store, client, name, platform, on_transfer=transfers)
+            is_new = before is None or before.manifest_digest != resolved.image.manifest_digest
             env.stdout.write(f"{resolved.top}\n" if args.quiet else _described(name, resolved, is_new=is_new))
     return 0
-
-
-def _pull(
-    store: Store, client: RegistryClient, name: str, platform: str, *, transfers: Transfers
-) -> tuple[Resolved, bool]:
-    resolved = resolve(client, store, name, platform)
-    places = [resolved.repository, *(place.repository for place in client.places(name))]
-    pull_image(store, resolved.image, Source(places, client.cancel, transfers))
-    complete = parse_name(name)
-    before = find_record(store, name)
-    image = resolved.image
-    tag_image(store, image.manifest_digest, image.config_digest, [] if complete.digest else [complete])
-    put_pin(store, str(complete), platform, Pin(resolved.top, image.manifest_digest))
-    return resolved, before is None or before.manifest_digest != image.manifest_digest
 
 
 def _described(name: str, resolved: Resolved, *, is_new: bool) -> str:

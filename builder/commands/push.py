@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 
 from builder.commands import Environment, registry_options
-from builder.commands.registry_options import Transfers
 from builder.errors import BuildError, UsageError
 from builder.export.annotation import index_annotations
 from builder.export.archive import plan_archive
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     compression = Compression(kind, args.compression_level, args.force_compression)
     with Store.open(env.root) as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
         for image, names in _wanted(args, store):
-            with Transfers(args, env) as transfers:
+            with registry_options.transfers(args, env) as transfers:
                 digest = _push(ImagePush(store, client, transfers), store, image, names, compression=compression)
             lines = [f"{digest}\n"] if args.quiet else [f"{name.familiar}: digest: {digest}\n" for name in names]
             env.stdout.write("".join(lines))

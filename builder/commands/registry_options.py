@@ -34,10 +34,10 @@ def add_progress(parser: argparse.ArgumentParser) -> None:
 
 
 class Transfers:
-    """The transfers of one command on a reporter: each blob is shown like a vertex of a build."""
+    """The transfers of one command on a reporter, which `wanted` names: each blob is shown like a vertex of a build."""
 
-    def __init__(self, args: argparse.Namespace, env: Environment) -> None:
-        self._reporter = new_reporter("quiet" if args.quiet else args.progress, env.stderr, 0)
+    def __init__(self, wanted: str, env: Environment) -> None:
+        self._reporter = new_reporter(wanted, env.stderr, 0)
         self._lock = threading.Lock()
         self._begun: dict[str, tuple[int, float]] = {}
         self._done: set[str] = set()
@@ -61,6 +61,11 @@ class Transfers:
 
     def __exit__(self, *_: object) -> None:
         self._reporter.close()
+
+
+def transfers(args: argparse.Namespace, env: Environment) -> Transfers:
+    """The transfers as `add_progress` says."""
+    return Transfers("quiet" if args.quiet else args.progress, env)
 
 
 def _boolean(text: str) -> bool:

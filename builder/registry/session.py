@@ -81,7 +81,8 @@ class Session:
                 continue
             if reply.status in call.expected:
                 return reply
-            if reply.status == 401 and own and not is_challenged:
+            # Of the registry itself only: another host, to which it redirects, could name a token server of its own.
+            if reply.status == 401 and origin(reply.url) == origin(base) and not is_challenged:
                 try:
                     is_challenged = self.authorizer.learn(reply, call.scopes, sent)
                 except BaseException:

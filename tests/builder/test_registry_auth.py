@@ -257,7 +257,24 @@ def test_names_of_helpers_are_names(locked: Registry, environ: dict[str, str], n
         push_something(environ, locked.name("a"))
 
 
-def test_waiting_is_what_the_server_says(tokened: Registry, tokens: TokenServer, environ: dict[str, str]) -> None:
+def test_another_host_cannot_ask_for_the_password(
+    locked: Registry, tokens: TokenServer, environ: dict[str, str]
+) -> None:
+    """A redirect leads to a server that names a token server, which would like to have credentials."""
+    with fault_proxy(locked) as front, fault_proxy(locked) as elsewhere:
+        log_in(environ, front.address)
+        push_something(environ, front.name("a"))
+        challenge = {"WWW-Authenticate": f'Bearer realm="{tokens.auth["token"]["realm"]}",service="x"'}
+        elsewhere.rule = lambda _method, _path: Fault(status=401, headers=challenge)
+        target = f"http://{elsewhere.address}/v2/a/manifests/x"
+        front.rule = lambda _method, path: Fault(status=307, headers={"Location": target}) if "/x" in path else None
+        tokens.requests.clear()
+        with RegistryClient(environ) as client, pytest.raises(DeniedError):
+            client.repository(front.name("a")).manifest("x")
+        assert elsewhere.passed and tokens.requests == []
+
+
+def test_a_token_that_is_taken_back(tokened: Registry, tokens: TokenServer, environ: dict[str, str]) -> None:
     """A token that the registry takes back is asked for once more, not for ever."""
     log_in(environ, tokened.address)
     with fault_proxy(tokened) as proxy:

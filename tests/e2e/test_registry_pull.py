@@ -346,3 +346,19 @@ def test_memory_of_a_large_image(pybuild: Pybuild, plain: Registry, tmp_path: Pa
         assert process.returncode == 0
         assert usage.ru_maxrss < 150 * 1024
         pybuild.root = tmp_path / "empty"
+
+
+def test_run_pulls_what_is_missing(pybuild: Pybuild, plain: Registry, proxy: FaultProxy, pushed: str) -> None:
+    name = "running:1"
+    for content in ("one", "two"):
+        pybuild.write(Dockerfile='FROM base\nCMD ["cat", "/f"]\nCOPY f /f\n', f=content)
+        if content == "two":
+            never = pybuild("run", "--rm", "--pull", "never", proxy.name("running:2"))
+            assert never.returncode == 125 and proxy.name("running:2") in never.stderr
+        layout = f"base=docker-image://{plain.name(f'{pushed}:1')}"
+        pybuild.ok("build", "--build-context", layout, "-o", f"type=registry,name={plain.name(name)}", ".")
+        assert pybuild.ok("run", "--rm", proxy.name(name)).stdout == "one"
+    assert pybuild.ok("run", "--rm", "--pull", "always", proxy.name(name)).stdout == "two"
+    missing = pybuild("run", "--rm", proxy.name("nothing:1"))
+    assert missing.returncode == 125
+    assert "no such image" in missing.stderr and "MANIFEST_UNKNOWN" in missing.stderr
