@@ -22,6 +22,11 @@ from cache.errors import CacheError
 COMMANDS = {
     "build": "build an image from a Dockerfile (also what pybuild does without a command)",
     "run": "run a program in a container of an image",
+    "pull": "bring an image from its registry into the store",
+    "push": "send an image to a registry",
+    "copy": "copy an image between registries, layouts, archives and stores",
+    "login": "log in to a registry",
+    "logout": "forget the login for a registry",
     "load": "read images from an OCI or docker archive into the store",
     "images": "list the images of the store",
     "inspect": "show an image's config and layers as JSON",

@@ -1,6 +1,7 @@
 """The results of a build, written where `--output` says. The one door from the solver to images and files.
 
-Types: `image` (the local store), `oci` and `docker` (archives), `local` and `tar` (the flattened tree), `cacheonly`.
+Types: `image` (the local store), `registry`, `oci` and `docker` (archives), `local` and `tar` (the flattened tree),
+`cacheonly`.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError, UsageError
-from builder.export.pack import Compression, ImageInput, PackedImage, pack, pack_local
+from builder.export.pack import Compression, ImageInput, OnLayer, PackedImage, pack, pack_local
 from builder.export.spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
 from builder.image.names import ImageName, parse_names
@@ -23,8 +24,10 @@ from cache.store import Store
 
 if TYPE_CHECKING:
     from builder.export.file import ByteOutput
+    from builder.export.push import Registries
+    from builder.registry.transfers import OnTransfer
 
-__all__ = ["Exported", "ImageInput", "OutputSpec", "export", "export_targets", "parse_output"]
+__all__ = ["Exported", "ImageInput", "OutputSpec", "Remote", "export", "export_targets", "parse_output"]
 
 
 IMAGE_CREATED = "org.opencontainers.image.created"
@@ -49,8 +52,15 @@ class Exported(NamedTuple):
         return "" if is_index or len(self.image_ids) != 1 else str(self.image_ids[0])
 
 
+class Remote(NamedTuple):
+    """What outputs that are pushed need: registries, and somebody who hears how far it is."""
+
+    registries: Registries
+    on_transfer: OnTransfer
+
+
 def export_targets(
-    store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput
+    store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput, *, remote: Remote | None = None
 ) -> list[Exported]:
     """Write one result of one or more targets, as `export` does for one.
 
@@ -63,7 +73,7 @@ def export_targets(
     for image in images:
         groups.setdefault(image.planned.target, []).append(image)
     if len(groups) <= 1:
-        return [export(store, images, output, stdout)]
+        return [export(store, images, output, stdout, remote=remote)]
     outputs = {target: output._replace(names=_target_names(output.names, target)) for target in groups}
     with _store_errors(output):
         if output.type in ("oci", "docker"):
@@ -74,7 +84,7 @@ def export_targets(
     found = []
     for target, group in groups.items():
         one = outputs[target]._replace(dest=f"{output.dest.rstrip('/')}/{target}" if output.dest else "")
-        found.append(export(store, group, one, stdout)._replace(target=target))
+        found.append(export(store, group, one, stdout, remote=remote)._replace(target=target))
     return found
 
 
@@ -91,7 +101,9 @@ def _store_errors(output: OutputSpec) -> Iterator[None]:
         raise BuildError(f"output {output.type}: {error}", hint=error.hint) from error
 
 
-def export(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput) -> Exported:
+def export(
+    store: Store, images: Sequence[ImageInput], output: OutputSpec, stdout: ByteOutput, *, remote: Remote | None = None
+) -> Exported:
     """Write one result; `images` has one for each platform. BuildError or UsageError say what stood in the way.
 
     The same input gives the same bytes. A file is replaced as a whole or not at all.
@@ -99,8 +111,12 @@ def export(store: Store, images: Sequence[ImageInput], output: OutputSpec, stdou
     if output.epoch is not None:
         images = [image._replace(epoch=output.epoch) for image in images]
     with _store_errors(output):
+        names = parse_names(output.names)
+        exported = _to_store(store, images, output, names) if output.type == "image" else Exported()
+        if output.push:
+            return _to_registry(store, images, output, remote)
         if output.type == "image":
-            return _to_store(store, images, output, parse_names(output.names))
+            return exported
         if output.type in ("oci", "docker"):
             return _to_archive(store, {"": images}, {"": output}, stdout)[0]
         if output.type == "local":
@@ -173,7 +189,25 @@ def _to_archive(
     return found
 
 
-def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) -> PackedImage:
+def _to_registry(store: Store, images: Sequence[ImageInput], output: OutputSpec, remote: Remote | None) -> Exported:
+    from builder.export.archive import plan_archive
+    from builder.export.push import ImagePush, destinations
+
+    names = parse_names(output.names)
+    places = destinations(names, by_digest=output.push_by_digest)
+    assert remote is not None, "the command has registries to push to"
+    client = remote.registries.connect(insecure=output.insecure)
+    packed, archive = ImagePush(store, client, remote.on_transfer).push(
+        places,
+        lambda on_layer: [_pack(store, image, output, default="gzip", on_layer=on_layer) for image in images],
+        lambda packed: plan_archive(packed, names, output.annotations, docker=False, index=output.needs_index),
+    )
+    return _exported(archive.descriptor, packed, names)
+
+
+def _pack(
+    store: Store, image: ImageInput, output: OutputSpec, *, default: str, on_layer: OnLayer = lambda _: None
+) -> PackedImage:
     kind = {"": default, "uncompressed": "none"}.get(output.compression, output.compression)
     return pack(
         store,
@@ -182,6 +216,7 @@ def _pack(store: Store, image: ImageInput, output: OutputSpec, *, default: str) 
         rewrite_timestamp=_rewrites(image, output),
         docker_types=output.docker_types,
         annotations=pick_annotations(output.annotations, "manifest", image.planned.platform),
+        on_layer=on_layer,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a build fetches from other machines: files behind URLs and git repositories, each asked for once.
+"""What a build fetches from other machines: files behind URLs, git repositories and images, each asked for once.
 
 The door to `ops.fetch` and `git`, which a build that fetches nothing does not load.
 """
@@ -17,13 +17,22 @@ if TYPE_CHECKING:
     from builder.git.command import Running
     from builder.ops.fetch import Fetched
     from builder.ops.git import GitSource
+    from builder.pulling import RemoteImages
 
 
 class Fetcher:
     """The sources of one build that are not on this machine. Any thread may use it."""
 
-    def __init__(self, store: Store, clock: Callable[[], int], secrets: SecretSource | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], int],
+        secrets: SecretSource | None = None,
+        images: RemoteImages | None = None,
+    ) -> None:
         self.store = store
+        self.images = images
+        """The images of registries; None where nothing is to be asked of them."""
         self.clock = clock
         """Nanoseconds since the epoch."""
         self._secrets = secrets
@@ -57,3 +66,5 @@ class Fetcher:
         """End the programs that fetch. Idempotent."""
         if self._running is not None:
             self._running.cancel()
+        if self.images is not None:
+            self.images.cancel()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import BinaryIO
 
 from builder.errors import BuildError, UsageError
-from builder.exporter import Exported, ImageInput, OutputSpec, export_targets, parse_output
+from builder.exporter import Exported, ImageInput, OutputSpec, Remote, export_targets, parse_output
+from builder.image.names import parse_names
 from builder.image.timestamp import parse_time
 from builder.options import BuildOptions
 from builder.plan import SCRATCH, PlannedImage
@@ -17,15 +20,20 @@ from cache.snapshots import EMPTY
 
 
 def output_specs(
-    outputs: Sequence[str], tags: Sequence[str], options: BuildOptions, *, load: bool = False
+    outputs: Sequence[str], tags: Sequence[str], options: BuildOptions, *, load: bool = False, push: bool = False
 ) -> list[OutputSpec]:
-    """What to write: every --output, and the local store for --tag, --load or when nothing else is asked for. Raises
-    UsageError.
+    """What to write: every --output, the registries of the tags for --push, and the local store for --tag, --load or
+    when nothing else is asked for. Raises UsageError.
     """
     specs = [parse_output(text) for text in outputs]
+    if push and not any(spec.push for spec in specs):
+        specs.append(OutputSpec("registry", names=tuple(tags), push=True))
     specs = [_named(spec, tuple(tags)) for spec in specs]
     if sum(spec.dest == "-" for spec in specs) > 1:
         raise UsageError("several outputs want standard output", hint="give all but one a file: dest=FILE")
+    for spec in specs:
+        if spec.push and not parse_names(spec.names):
+            raise UsageError("an image is pushed under a name", hint="give one with -t, or with name= in --output")
     if (tags or load or not specs) and not any(spec.type == "image" for spec in specs):
         specs.append(OutputSpec("image", names=tuple(tags)))
     if options.multi_platform:
@@ -35,10 +43,10 @@ def output_specs(
 
 
 def _named(spec: OutputSpec, tags: tuple[str, ...]) -> OutputSpec:
-    """With --tag: the store's image has all names, an archive those that it says or else the tags."""
-    if spec.type == "image":
+    """With --tag: the store's image has all names, an archive or a push those that it says or else the tags."""
+    if spec.type == "image" and not spec.push:
         return spec._replace(names=tuple(dict.fromkeys((*spec.names, *tags))))
-    return spec._replace(names=spec.names or tags) if spec.type in ("oci", "docker") else spec
+    return spec._replace(names=spec.names or tags) if spec.type in ("oci", "docker") or spec.push else spec
 
 
 def _check_platforms(specs: Sequence[OutputSpec]) -> None:
@@ -54,13 +62,31 @@ def write_outputs(solver: Solver, specs: Sequence[OutputSpec], *, stdout: Binary
     """Write every output; returns what each became. Raises BuildError when one cannot be written."""
     images = [_image_input(solver, planned) for planned in solver.plan.images]
     exported = []
-    for spec in specs:
+    for number, spec in enumerate(specs):
         if spec.dest:
             solver.worker.reporter.message(
                 f"writing {spec.type} to {'standard output' if spec.dest == '-' else spec.dest}"
             )
-        exported += export_targets(solver.worker.store, images, spec, stdout)
+        with _remote(solver, spec, -1 - number) as remote:
+            exported += export_targets(solver.worker.store, images, spec, stdout, remote=remote)
     return exported
+
+
+@contextmanager
+def _remote(solver: Solver, spec: OutputSpec, index: int) -> Iterator[Remote | None]:
+    """What a push needs. It is shown like a vertex, which has no place in the plan."""
+    registries = solver.worker.inputs.fetcher.images
+    if not spec.push or registries is None:
+        yield None
+        return
+    reporter, began = solver.worker.reporter, time.perf_counter()
+    reporter.started(index, f"pushing {', '.join(spec.names)}")
+    try:
+        yield Remote(registries, lambda *progress: reporter.transfer(index, *progress))
+    except BaseException as error:
+        reporter.failed(index, str(error), time.perf_counter() - began)
+        raise
+    reporter.done(index, time.perf_counter() - began, cached=False)
 
 
 def _image_input(solver: Solver, planned: PlannedImage) -> ImageInput:

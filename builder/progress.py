@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
 
 SAME_STEP = "another build of the same step"
+_TRANSFER_SECONDS = 5.0
 
 
 class Reporter(Protocol):
@@ -44,6 +45,9 @@ class Reporter(Protocol):
 
     def failed(self, index: int, message: str, seconds: float) -> None:
         """The vertex has failed, or was cancelled."""
+
+    def transfer(self, index: int, digest: str, current: int, total: int) -> None:
+        """Of a blob that comes from a registry or goes to one `current` bytes of `total` have passed."""
 
     def warning(self, warning: PlanWarning) -> None:
         """A remark about the Dockerfile."""
@@ -109,6 +113,8 @@ class QuietReporter:
 
     def failed(self, index: int, message: str, seconds: float) -> None: ...
 
+    def transfer(self, index: int, digest: str, current: int, total: int) -> None: ...
+
     def warning(self, warning: PlanWarning) -> None: ...
 
     def message(self, text: str) -> None: ...
@@ -131,6 +137,7 @@ class PlainReporter(QuietReporter):
         self._begun: dict[int, float] = {}
         self._hidden: set[int] = set()
         self._lines: dict[int, LineSplitter] = {}
+        self._transfers: dict[str, tuple[float, float]] = {}
 
     def _number(self, index: int) -> int:
         return self._numbers.setdefault(index, len(self._numbers) + 1)
@@ -183,6 +190,20 @@ class PlainReporter(QuietReporter):
             if index not in self._hidden:
                 self._write(f"#{self._number(index)} {text}", "")
 
+    def transfer(self, index: int, digest: str, current: int, total: int) -> None:
+        """A line at the end of each blob, and every few seconds until then."""
+        from builder.image.describe import human_size
+
+        with self._lock:
+            now = self._clock()
+            begun, told = self._transfers.setdefault(digest, (now, now))
+            if current < total and now - told < _TRANSFER_SECONDS:
+                return
+            self._transfers[digest] = (begun, now)
+            end = " done" if current >= total else ""
+            shown = f"{digest[:19]} {human_size(current)} / {human_size(total)}"
+            self._write(f"#{self._number(index)} {shown} {now - begun:.1f}s{end}")
+
     def warning(self, warning: PlanWarning) -> None:
         with self._lock:
             place = f" (line {warning.location.start_line})" if warning.location else ""
@@ -233,6 +254,9 @@ class JsonReporter(QuietReporter):
     def failed(self, index: int, message: str, seconds: float) -> None:
         self._event("failed", vertex=index, message=message, seconds=round(seconds, 6))
 
+    def transfer(self, index: int, digest: str, current: int, total: int) -> None:
+        self._event("transfer", vertex=index, digest=digest, current=current, total=total)
+
     def warning(self, warning: PlanWarning) -> None:
         line = warning.location.start_line if warning.location else None
         self._event("warning", rule=warning.rule, message=warning.message, line=line)
@@ -244,3 +268,16 @@ class JsonReporter(QuietReporter):
     def paused(self) -> Iterator[None]:
         with self._lock:
             yield
+
+
+def new_reporter(wanted: str, stream: TextIO, total: int) -> Reporter:
+    """The reporter that `wanted` names; `auto` is a bar for `total` vertices on a terminal, lines elsewhere."""
+    if wanted == "auto":
+        wanted = "tty" if stream.isatty() else "plain"
+    if wanted == "tty":
+        from builder.progress_terminal import TerminalReporter
+
+        return TerminalReporter(stream, total)
+    if wanted == "json":
+        return JsonReporter(stream)
+    return QuietReporter() if wanted == "quiet" else PlainReporter(stream)

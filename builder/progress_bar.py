@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from tqdm import tqdm
 
+from builder.image.describe import human_size
 from builder.plan import PlanWarning
 from builder.progress import SAME_STEP, LineSplitter
 
@@ -42,6 +43,7 @@ class BarReporter:
         self._running: dict[int, tuple[str, float]] = {}
         self._rows: list[Any] = []
         self._tails: dict[int, str] = {}
+        self._transfers: dict[int, dict[str, tuple[int, int]]] = {}
         self._splitters: dict[int, LineSplitter] = {}
         self._closed = threading.Event()
         self._ticker = threading.Thread(target=self._tick, daemon=True)
@@ -78,6 +80,7 @@ class BarReporter:
     def started(self, index: int, name: str, *, internal: bool = False) -> None:
         with self._lock:
             self._running[index] = (name, time.perf_counter())
+            self._bar.total += index < 0  # a push has no place in the plan
             self._draw()
 
     def waiting(self, index: int, what: str = SAME_STEP) -> None:
@@ -91,6 +94,16 @@ class BarReporter:
                 self._tails[index] = lines[-1]
 
     def used(self, index: int, usage: Usage) -> None: ...
+
+    def transfer(self, index: int, digest: str, current: int, total: int) -> None:
+        """Behind the vertex: what all its blobs come to, and how fast."""
+        with self._lock:
+            blobs = self._transfers.setdefault(index, {})
+            blobs[digest] = (current, total)
+            came, whole = (sum(numbers) for numbers in zip(*blobs.values(), strict=True))
+            begun = self._running.get(index, ("", 0.0))[1]
+            rate = came / max(time.perf_counter() - begun, 0.001)
+            self._tails[index] = f"{human_size(came)} / {human_size(whole)}  {human_size(int(rate))}/s"
 
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         with self._lock:

@@ -51,6 +51,9 @@ class TerminalReporter(QuietReporter):
     def output(self, index: int, text: bytes) -> None:
         self._opened().output(index, text)
 
+    def transfer(self, index: int, digest: str, current: int, total: int) -> None:
+        self._opened().transfer(index, digest, current, total)
+
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         self._opened().done(index, seconds, cached=cached)
 

@@ -1,4 +1,4 @@
-"""Names to sources: what FROM, --from and --build-context mean, from the local store and from OCI layouts.
+"""Names to sources: what FROM, --from and --build-context mean: in the local store, in OCI layouts, at registries.
 
 Remembers every image that it resolved, so that a memoised plan is used only while each name still means the same
 digest.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.contexts.kinds import is_remote
 from builder.errors import BuildError, UsageError
@@ -20,6 +20,9 @@ from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
 from builder.sources import BaseSource, normal_name
 from cache.store import Store
 from grammar.platforms import Platform
+
+if TYPE_CHECKING:
+    from builder.pulling import RemoteImages
 
 _LAYOUT = "oci-layout://"
 _IMAGE = "docker-image://"
@@ -42,10 +45,14 @@ class Resolution(NamedTuple):
 
 
 class StoreResolver:
-    """Finds images in the local store and in the layouts that --build-context names."""
+    """Finds images in the local store, in the layouts that --build-context names and, if `remote` is given, at
+    registries: those that the store does not have, or with --pull all."""
 
-    def __init__(self, store: Store, contexts: Mapping[str, str], *, cwd: str) -> None:
+    def __init__(
+        self, store: Store, contexts: Mapping[str, str], *, cwd: str, remote: RemoteImages | None = None
+    ) -> None:
         self.store = store
+        self._remote = remote
         self.cwd = cwd
         self.contexts = {normal_name(name): value for name, value in contexts.items()}
         self.resolutions: list[Resolution] = []
@@ -117,21 +124,11 @@ class StoreResolver:
 
     def _source(self, kind: str, where: str, name: str, platform: Platform) -> BaseSource:
         image = self._find(kind, where, platform.short)
-        others = platforms_of(self.store, where) if image is None and kind == "image" else ()
-        if others:
-            raise BuildError(
-                f"{where}: the image is for {' and '.join(others)}, not for {platform.short}",
-                hint=f"give one that is with --build-context {name}=oci-layout://DIR",
-            )
         if image is None:
-            raise BuildError(
-                f"{where}: not found",
-                hint=f"load it with `pybuild load`, build it with -t {where}, or give it with "
-                f"--build-context {name}=oci-layout://DIR",
-            )
+            image = self._find_elsewhere(kind, where, name, platform.short)
         self.resolutions.append(Resolution(kind, where, platform.short, image.manifest_digest))
         layers = len(image.config.get("rootfs", {}).get("diff_ids") or ())
-        op = ImageSourceOp(name, image.manifest_digest, image.chain_id) if layers else None
+        op = ImageSourceOp(where, image.manifest_digest, image.chain_id) if layers else None
         own = Platform(
             str(image.config.get("os") or platform.os),
             str(image.config.get("architecture") or platform.architecture),
@@ -140,10 +137,38 @@ class StoreResolver:
         return BaseSource(op, image.config, own, layers)
 
     def _find(self, kind: str, where: str, platform: str) -> StoredImage | None:
+        """What is here, or with --pull what the registry says; None when it is to be looked for elsewhere."""
         if kind == "layout":
             directory, tag = split_layout(where.removeprefix(_LAYOUT), self.cwd)
             return import_layout(self.store, directory, tag, platform)
-        return resolve_image(self.store, where, platform)
+        if self._remote is not None and self._remote.pull:
+            return self._remote.ask(where, platform)
+        found = resolve_image(self.store, where, platform)
+        return found if found is not None or self._remote is None else self._remote.known(where, platform)
+
+    def _find_elsewhere(self, kind: str, where: str, name: str, platform: str) -> StoredImage:
+        """The image at its registry. Raises BuildError that says all that was tried."""
+        failure: BuildError | None = None
+        if self._remote is not None and kind == "image":
+            try:
+                return self._remote.ask(where, platform)
+            except BuildError as error:
+                failure = error
+        others = platforms_of(self.store, where) if kind == "image" else ()
+        if others:
+            raise BuildError(
+                f"{where}: the image is for {' and '.join(others)}, not for {platform}",
+                hint=f"give one that is with --build-context {name}=oci-layout://DIR"
+                + (f"; at its registry: {failure}" if failure else ""),
+            ) from failure
+        ways = (
+            f"load it with `pybuild load`, build it with -t {where}, or give it with "
+            f"--build-context {name}=oci-layout://DIR"
+        )
+        if failure is None:
+            raise BuildError(f"{where}: not found", hint=ways)
+        hint = f"{failure.hint}; or {ways}" if failure.hint else ways
+        raise BuildError(f"not found in the store: {failure}", hint=hint) from failure
 
     def still_valid(self, resolution: Resolution) -> bool:
         """Whether a name leads to the same image as it did when the plan was made."""

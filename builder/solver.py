@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from builder.errors import BuildError
 from builder.ops import definition
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, Vertex
 from builder.state import VertexState
@@ -98,12 +97,6 @@ class Solver:
     def _run(self, state: VertexState) -> None:
         """Bring one vertex to its result; its inputs have theirs."""
         started = time.perf_counter()
-        if isinstance(state.vertex.op, ImageSourceOp):
-            raise BuildError(
-                f"image {state.vertex.op.reference} is in the store without its layers",
-                hint="load the image again",
-                location=state.vertex.location,
-            )
         reporter = self.worker.reporter
         reporter.started(state.index, state.vertex.name, internal=state.vertex.internal)
         try:
@@ -116,6 +109,9 @@ class Solver:
 
     def _find_or_execute(self, state: VertexState) -> None:
         records = self.worker.store.records
+        if isinstance(state.vertex.op, ImageSourceOp):
+            state.result = definition.execute(state.vertex, state.index, (), self.worker)
+            return
         waiting = self.worker.reporter.waiting
         with self.worker.store.locks.exclusive(state.key, on_wait=lambda _: waiting(state.index)):
             manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)

@@ -11,6 +11,7 @@ from cache.descriptor import Descriptor
 from cache.digest import Digest
 from cache.errors import LayerError
 from cache.merged import Stack
+from cache.pipeline import ReadAhead
 from cache.unpack import unpack_layer
 
 _CHUNK = 1 << 20
@@ -52,13 +53,18 @@ def unpack_blob(
     the diff_id names or is unsafe, BlobCorruptError when the blob is not what it was; the directory is then to be
     removed."""
     with blobs.open(blob.digest) as reader:
-        stream = HashedStream(open_decompressed(reader))
-        unpacked = unpack_layer(stream, dest_dir, lower_dirs)
-        for rest in (stream, reader):
-            while rest.read(_CHUNK):
-                pass
+        return unpack_stream(reader, diff_id, dest_dir, lower_dirs=lower_dirs)
+
+
+def unpack_stream(reader: Readable, diff_id: Digest, dest_dir: str, *, lower_dirs: Stack) -> ImportedTree:
+    """The same with a blob's bytes, which verify themselves: they are read to their end before anything is said."""
+    stream = HashedStream(open_decompressed(reader))
+    with ReadAhead(stream) as ahead:
+        unpacked = unpack_layer(ahead, dest_dir, lower_dirs)
+        while ahead.read(_CHUNK):
+            pass
+    while reader.read(_CHUNK):
+        pass
     if stream.digest != diff_id:
-        raise LayerError(
-            f"layer blob {blob.digest} does not match its diff_id: expected {diff_id}, got {stream.digest}"
-        )
+        raise LayerError(f"layer does not match its diff_id: expected {diff_id}, got {stream.digest}")
     return ImportedTree(stream.size, unpacked.entries, unpacked.portable)

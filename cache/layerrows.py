@@ -80,6 +80,18 @@ class LayerRows:
         )
         return Layer(layer_id, diff_id, str(diff_id), 0, 0)
 
+    def make_imported(self, layer: Layer, blob: Descriptor, boot_id: str, *, portable: bool) -> None:
+        """Turn the active row of a layer whose tar was made elsewhere, and is unpacked now, into the layer."""
+        self._database.write(
+            "UPDATE layers SET state = 'ready', lease = '', tree = 1, imported = 1, portable = ?, boot_id = ?,"
+            " diff_id = ?, content_digest = ?, size = ?, entries = ?, blob_digest = ?, blob_type = ?, blob_size = ?"
+            " WHERE id = ?",
+            (
+                *(portable, boot_id, layer.diff_id, layer.content_digest, layer.size, layer.entries),
+                *(blob.digest, blob.media_type, blob.size, layer.layer_id),
+            ),
+        )
+
     def attach_blob(self, layer_id: int, blob: Descriptor) -> None:
         """Note a blob of a layer."""
         self._database.write(

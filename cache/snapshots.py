@@ -22,6 +22,7 @@ from cache.trees import Trees
 from cache.uses import Uses
 
 if TYPE_CHECKING:
+    from cache.blobs import Readable
     from cache.layer import TarSummary
 
 __all__ = ["EMPTY", "EMPTY_LAYER", "ActiveSnapshot", "Layer", "Snapshot", "SnapshotStore", "chain_id"]
@@ -104,6 +105,37 @@ class SnapshotStore:
                 snapshot = self._append(parent, self._rows.insert_blob(diff_id, blob))
             else:
                 self._rows.attach_blob(snapshot.layers[-1].layer_id, blob)
+        return snapshot
+
+    def unpack_layer(self, parent: Snapshot, diff_id: Digest, blob: Descriptor, stream: Readable) -> Snapshot:
+        """An image's layer on top of `parent`, unpacked from the bytes of its blob as they come.
+
+        The stream ends only when they are right, and the blob is in the store then. When that chain exists, or a layer
+        with the same tar, nothing is read. LayerError for a tar that is unsafe or not the one of `diff_id`; nothing is
+        left of it then. Atomic.
+        """
+        with self._database.transaction():
+            known = self._existing(parent, diff_id)
+        if known is not None:
+            return known
+        from cache.layerimport import unpack_stream
+
+        lower_dirs = self.lower_dirs(parent) if parent.layers else ()
+        layer_id = self._trees.allocate()
+        try:
+            unpacked = unpack_stream(stream, diff_id, self._trees.diff_dir(layer_id), lower_dirs=lower_dirs)
+            self._trees.finish(layer_id)
+            layer = Layer(layer_id, diff_id, str(diff_id), unpacked.size, unpacked.entries)
+            with self._database.transaction():
+                snapshot = self._existing(parent, diff_id)
+                if snapshot is None:
+                    boot_id = self._materializer.boot_id()
+                    self._rows.make_imported(layer, blob, boot_id, portable=unpacked.portable)
+                    return self._append(parent, layer)
+        except BaseException:
+            self._trees.drop([layer_id])
+            raise
+        self._trees.drop([layer_id])
         return snapshot
 
     def lower_dirs(self, snapshot: Snapshot) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ from cache.uses import Uses
 if TYPE_CHECKING:
     from cache.cachemounts import CacheMounts
     from cache.layerblobs import LayerBlobs
+    from cache.partial import PartialBlobs
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
@@ -68,6 +69,7 @@ class Store:
         )
         self.snapshots = SnapshotStore(self.database, self._trees, self._materializer, self.uses, clock=clock)
         self._layers: LayerBlobs | None = None
+        self._partial_blobs: PartialBlobs | None = None
 
     def _open_database(self) -> Database:
         path = os.path.join(self.root, "index.db")
@@ -105,6 +107,15 @@ class Store:
     def drop_layers(self, layer_ids: Iterable[int]) -> None:
         """Remove layers whose rows say that they are dead."""
         self._trees.drop(layer_ids)
+
+    @property
+    def partial_blobs(self) -> PartialBlobs:
+        """Blobs that are being fetched. Imported when somebody fetches one."""
+        if self._partial_blobs is None:
+            from cache.partial import PartialBlobs
+
+            self._partial_blobs = PartialBlobs(self.root, self.blobs, self.locks)
+        return self._partial_blobs
 
     @classmethod
     def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:

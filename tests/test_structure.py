@@ -42,6 +42,7 @@ def test_leaves_know_nobody(package: str, strangers: set[str]) -> None:
         ("tqdm", {"builder.progress_bar"}),
         ("sqlite3", {"cache.database"}),
         ("pyroute2", {"builder.sandbox.net.netlink"}),
+        ("urllib3", {"builder.registry.transport"}),
     ],
 )
 def test_heavy_libraries_have_one_door(library: str, doors: set[str]) -> None:

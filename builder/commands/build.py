@@ -23,6 +23,7 @@ from builder.inputs import Inputs
 from builder.metadata import image_ids, steps_used, write_metadata
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import ExecOp, Plan
+from builder.pulling import RemoteImages
 from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.solver import Solver
@@ -53,8 +54,9 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     specs = _output_specs(args, options, env)
     secrets = _secrets(args, env)
     with Store.open(env.root) as store:
-        resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
-        fetcher = Fetcher(store, env.clock, secrets)
+        images = RemoteImages(store, env.environ, pull=args.pull, say=partial(_say, args, env))
+        resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
+        fetcher = Fetcher(store, env.clock, secrets, images)
         resolver.dates(args.context, fetcher)
         source = Source(fetcher, env.cwd, options.build_args, partial(_say, args, env))
         context = open_context(args.context, args.file, source)
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         except BuildError as error:
             error.excerpt = excerpt_of(error, context)
             raise
+        finally:
+            images.close()
     steps = steps_used(plan, sandbox.usage)
     _report(args, env, exported, steps, quiet=any(spec.dest == "-" for spec in specs))
     return 0
@@ -117,9 +121,7 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
 
 
 def _output_specs(args: argparse.Namespace, options: BuildOptions, env: Environment) -> list[OutputSpec]:
-    if args.push:
-        raise UsageError("--push: this version writes to no registry", hint="write an archive: -o type=oci,dest=FILE")
-    specs = output_specs(args.output, args.tag, options, load=args.load)
+    specs = output_specs(args.output, args.tag, options, load=args.load, push=args.push)
     check_deletes(specs, parse_entitlements(args.allow, args.network), env.cwd)
     if not args.annotation:
         return specs
@@ -191,21 +193,11 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
 
 
 def make_reporter(args: argparse.Namespace, env: Environment, plan: Plan) -> Reporter:
-    """The reporter that --progress asks for; `auto` is a bar on a terminal, lines elsewhere."""
-    from builder import progress
+    """The reporter that --progress asks for."""
+    from builder.progress import new_reporter
 
     wanted = "quiet" if args.quiet else args.progress
-    if wanted == "auto":
-        wanted = "tty" if env.stderr.isatty() else "plain"
-    if wanted == "tty":
-        from builder.progress_terminal import TerminalReporter
-
-        return TerminalReporter(env.stderr, sum(not vertex.internal for vertex in plan.vertices))
-    if wanted == "json":
-        return progress.JsonReporter(env.stderr)
-    if wanted == "quiet":
-        return progress.QuietReporter()
-    return progress.PlainReporter(env.stderr)
+    return new_reporter(wanted, env.stderr, sum(not vertex.internal for vertex in plan.vertices))
 
 
 def excerpt_of(error: BuildError, context: BuildContext) -> str:

@@ -37,9 +37,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("context", metavar="PATH|URL|-", nargs="?", default=None, help="the context: a directory, a repository, a tar")
     add("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]", help="name the image in the local store")
-    add("-o", "--output", action="append", default=[], metavar="SPEC", help="type=oci|docker|local|tar,dest=PATH")
+    add(
+        "-o",
+        "--output",
+        action="append",
+        default=[],
+        metavar="SPEC",
+        help="type=oci|docker|local|tar,dest=PATH or type=registry",
+    )
     add("--load", action="store_true", help="keep the image in the local store whatever else is written")
-    add("--push", action="store_true", help=argparse.SUPPRESS)
+    add("--push", action="store_true", help="push the image to the registries of its names")
     note = "annotate the image; WHERE is manifest (default), index, manifest-descriptor or index-descriptor, or several"
     add("--annotation", action="append", default=[], metavar="[WHERE,…:]KEY=VALUE", help=note)
     add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR", help="for RUN --mount=type=secret")
@@ -121,7 +128,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--label", action="append", default=[], metavar="KEY=VALUE", help="add a label to the image")
     platform = "the platform to build for; several make an image for each, under one index"
     add("--platform", action="append", default=[], metavar="OS/ARCH[/VARIANT],…", help=platform)
-    pull = "accepted: what a base's name means is looked up anew for every build, in the store and in named contexts"
+    pull = "ask the registries what the names of images mean now; without it only for those that the store has not got"
     add("--pull", action="store_true", help=pull)
     add("--no-cache", action="store_true", help="run every instruction")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")

@@ -13,6 +13,7 @@ from builder.frontend import load_plan
 from builder.graph import generations
 from builder.image.platform import host_platform
 from builder.plan import SCRATCH, Plan
+from builder.pulling import RemoteImages
 from builder.resolver import StoreResolver
 from cache.store import Store
 
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     """Print the plan; nothing is run and no file of the context is read."""
     options = build_options.plan_options(args, env)
     with Store.open(env.root) as store:
-        resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
+        images = RemoteImages(store, env.environ, pull=args.pull)
+        resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
         fetcher = Fetcher(store, env.clock)
         resolver.dates(args.context, fetcher)
         source = Source(fetcher, env.cwd, options.build_args)
@@ -40,6 +42,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         except BuildError as error:
             error.excerpt = build.excerpt_of(error, context)
             raise
+        finally:
+            images.close()
     env.stdout.write({"text": _text, "dot": _dot, "json": _json}[args.format](plan))
     return 0
 

@@ -14,7 +14,9 @@ from builder.runner.options import RunOptions
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
+    from builder.image.stored import StoredImage
     from builder.sandbox.launcher import Launcher
+    from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--entrypoint", metavar="COMMAND", help='instead of the ENTRYPOINT of the image; "" for none')
     add("-v", "--volume", action="append", default=[], metavar="HOST:PATH[:ro]", help="mount a path of the host")
     add("--tmpfs", action="append", default=[], metavar="PATH[:OPTIONS]", help="mount an empty file system in memory")
+    pull = "ask the registry for the image: when it is missing (default), always or never"
+    add("--pull", default="missing", choices=("missing", "always", "never"), help=pull)
     add("--rm", action="store_true", help="remove the container when the program ends; it is kept otherwise")
     add("--name", default="", help="name the container")
     add("--hostname", default="", help="the name of the machine (default: the id of the container)")
@@ -79,16 +83,44 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
 
 def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Environment, launcher: Launcher) -> int:
-    from builder.runner.find import find_image
     from builder.runner.run import Request, run
     from cache.store import Store
 
     with Store.open(env.root) as store:
-        image = find_image(store, name, env.cwd, env.clock, platform=args.platform)
+        image = _image(store, name, args, env)
         for note in launcher.network().notes if options.network == "bridge" else ():
             env.stderr.write(f"{note}\n")
         request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
         return run(request, store, launcher)
+
+
+def _image(store: Store, name: str, args: argparse.Namespace, env: Environment) -> StoredImage:
+    """The image that is here, or that a registry has under the name, as --pull says."""
+    from builder.runner.find import find_image, is_name
+
+    if args.pull == "always" and is_name(name, env.cwd):
+        return _pulled(store, name, args, env)
+    try:
+        return find_image(store, name, env.cwd, env.clock, platform=args.platform)
+    except BuildError as missing:
+        if args.pull == "never" or not is_name(name, env.cwd):
+            raise
+        try:
+            return _pulled(store, name, args, env)
+        except BuildError as failure:
+            missing.hint = f"{missing.hint}; at its registry: {failure}" if missing.hint else str(failure)
+            raise missing from failure
+
+
+def _pulled(store: Store, name: str, args: argparse.Namespace, env: Environment) -> StoredImage:
+    from builder.commands.registry_options import Transfers
+    from builder.image.platform import host_platform
+    from builder.pulling import pull_named
+    from builder.registry.client import RegistryClient
+
+    platform = args.platform or host_platform()
+    with RegistryClient(env.environ) as client, Transfers("auto", env) as transfers:
+        return pull_named(store, client, name, platform, on_transfer=transfers).image
 
 
 def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...]) -> RunOptions:

@@ -26,7 +26,9 @@ def annotated(specs: Sequence[OutputSpec], texts: Iterable[str]) -> list[OutputS
     """Return the outputs with these annotations, too: those that are images. UsageError when one is malformed."""
     added = parse_annotations(texts)
     return [
-        spec._replace(annotations=(*spec.annotations, *added)) if spec.type in ("image", "oci", "docker") else spec
+        spec._replace(annotations=(*spec.annotations, *added))
+        if spec.type in ("image", "registry", "oci", "docker")
+        else spec
         for spec in specs
     ]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol
 
 from builder.errors import BuildError
 from builder.export.file import ByteSink, output_error, replaced_file
@@ -22,7 +23,7 @@ from builder.image.manifest import Index, encode_manifest
 from builder.image.names import ImageName
 from builder.image.platform import platform_document
 from builder.image.select import IMAGE_NAME, REF_NAME
-from cache.blobs import BlobStore
+from cache.blobs import Readable
 from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX, Descriptor
 from cache.digest import Digest, sha256_bytes
 
@@ -30,6 +31,13 @@ DOCKER_FILE = "manifest.json"
 _CREATED = "org.opencontainers.image.created"
 _BLOB_DIRECTORIES = ("blobs/", "blobs/sha256/")
 _CHUNK = 1 << 18
+
+
+class BlobSource(Protocol):
+    """Where layers are read from, e.g. a BlobStore."""
+
+    def open(self, digest: Digest) -> AbstractContextManager[Readable]:
+        """The blob's bytes, verified by their end."""
 
 
 class Archive(NamedTuple):
@@ -125,7 +133,7 @@ def _blob_path(digest: Digest) -> str:
     return f"blobs/{digest.algorithm}/{digest.hex}"
 
 
-def write_archive(archives: Sequence[Archive], blobs: BlobStore, sink: ByteSink) -> None:
+def write_archive(archives: Sequence[Archive], blobs: BlobSource, sink: ByteSink) -> None:
     """Write one layout of all images as a tar. Layers are read once, in chunks, and verified on the way."""
     documents = {digest: raw for archive in archives for digest, raw in archive.documents.items()}
     layers = {digest: size for archive in archives for digest, size in archive.layers.items()}
@@ -146,13 +154,13 @@ def write_archive(archives: Sequence[Archive], blobs: BlobStore, sink: ByteSink)
     writer.close()
 
 
-def _chunks(blobs: BlobStore, digest: Digest) -> Iterator[bytes]:
+def _chunks(blobs: BlobSource, digest: Digest) -> Iterator[bytes]:
     with blobs.open(digest) as reader:
         while chunk := reader.read(_CHUNK):
             yield chunk
 
 
-def write_layout(archive: Archive, blobs: BlobStore, directory: str) -> None:
+def write_layout(archive: Archive, blobs: BlobSource, directory: str) -> None:
     """Write the layout into `directory`, next to what it holds already; entries of the same name are replaced.
 
     Each file appears whole, `index.json` last. An image without a name is tagged `latest`, as BuildKit does it.

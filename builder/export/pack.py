@@ -6,8 +6,8 @@ compressed. `pack` is for export: every layer is a blob of the wanted compressio
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypeAlias
 
 from builder.errors import BuildError
 from builder.export.config import Times, image_config
@@ -21,6 +21,8 @@ from cache.digest import Digest, sha256_bytes
 from cache.layerrows import LayerRows
 from cache.snapshot import Layer, Snapshot
 from cache.store import Store
+
+OnLayer: TypeAlias = Callable[[Descriptor], object]
 
 
 class ImageInput(NamedTuple):
@@ -64,8 +66,10 @@ def pack(
     rewrite_timestamp: bool = False,
     docker_types: bool = False,
     annotations: Mapping[str, str] | None = None,
+    on_layer: OnLayer = lambda _: None,
 ) -> PackedImage:
-    """Return the image with every layer as a blob of the store, with OCI's media types or Docker's.
+    """Return the image with every layer as a blob of the store, with OCI's media types or Docker's; `on_layer` hears of
+    each as soon as it is there.
 
     `rewrite_timestamp` clamps the times in the layers of this build to the image's epoch, or else its creation; the
     base image's layers stay what they are, so that they are still shared with it.
@@ -74,15 +78,15 @@ def pack(
     layers: list[tuple[Descriptor, Digest]] = []
     for number, layer in enumerate(image.snapshot.layers):
         is_new = number >= image.planned.base_layers
-        layers.append(
-            store.layers.blob(
-                layer,
-                compression=compression.kind,
-                level=compression.level,
-                clamp_epoch=created if rewrite_timestamp and is_new else None,
-                force=compression.force,
-            )
+        made = store.layers.blob(
+            layer,
+            compression=compression.kind,
+            level=compression.level,
+            clamp_epoch=created if rewrite_timestamp and is_new else None,
+            force=compression.force,
         )
+        layers.append(made)
+        on_layer(made[0])
     return _assemble(image, layers, annotations, docker_types=docker_types)
 
 
@@ -122,8 +126,11 @@ def _assemble(
     return _packed(manifest, encode_manifest(manifest), config_raw, image.planned.platform)
 
 
-def pack_stored(store: Store, image: StoredImage, compression: Compression) -> PackedImage:
-    """Return an image of the store with every layer as a blob; its config, and so its id, stays the same.
+def pack_stored(
+    store: Store, image: StoredImage, compression: Compression, on_layer: OnLayer = lambda _: None
+) -> PackedImage:
+    """Return an image of the store with every layer as a blob; its config, and so its id, stays the same. `on_layer`
+    hears of each as soon as it is there.
 
     The manifest stays too when all blobs that it names are there and nothing else is forced.
     """
@@ -131,6 +138,8 @@ def pack_stored(store: Store, image: StoredImage, compression: Compression) -> P
     platform = platform_of(image.config)
     has_blobs = all(store.blobs.size(blob.digest) == blob.size for blob in image.manifest.layers)
     if has_blobs and not compression.force:
+        for blob in image.manifest.layers:
+            on_layer(blob)
         return _packed(image.manifest, store.blobs.read(image.manifest_digest), config_raw, platform)
     snapshot = store.snapshots.get(image.chain_id)
     if snapshot is None:
@@ -143,6 +152,7 @@ def pack_stored(store: Store, image: StoredImage, compression: Compression) -> P
         if diff_id != layer.diff_id:
             raise BuildError(f"layer {layer.diff_id} of image {image.config_digest} is gone", hint="load it again")
         blobs.append(blob)
+        on_layer(blob)
     manifest = image.manifest._replace(layers=tuple(blobs))
     return _packed(manifest, encode_manifest(manifest), config_raw, platform)
 

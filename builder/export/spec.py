@@ -13,8 +13,10 @@ from builder.errors import UsageError
 _COMPRESSION = ("compression", "compression-level", "force-compression")
 _TIMES = ("rewrite-timestamp", "source-date-epoch")
 _IMAGE = ("name", *_COMPRESSION, *_TIMES, "oci-mediatypes", "compatibility-version", "annotation", "oci-artifact")
+_PUSH = ("push-by-digest", "registry.insecure")
 _ALLOWED: dict[str, tuple[str, ...]] = {
-    "image": (*_IMAGE, "store", "unpack", "name-canonical"),
+    "image": (*_IMAGE, *_PUSH, "push", "store", "unpack", "name-canonical"),
+    "registry": (*_IMAGE, *_PUSH, "push", "store", "unpack", "name-canonical"),
     "oci": ("dest", "tar", *_IMAGE),
     "docker": ("dest", "tar", *_IMAGE),
     "local": ("dest", "platform-split", "mode"),
@@ -23,9 +25,6 @@ _ALLOWED: dict[str, tuple[str, ...]] = {
 }
 _COMPRESSIONS = {"gzip": (0, 9), "zstd": (0, 22), "uncompressed": None}
 _HINTS = {
-    "push": "this version writes to no registry; write an archive: type=oci,dest=FILE",
-    "push-by-digest": "this version writes to no registry; write an archive: type=oci,dest=FILE",
-    "registry.insecure": "this version writes to no registry; write an archive: type=oci,dest=FILE",
     "dangling-name-prefix": "an image without a name is kept under its id",
     "attestation-prefix": "attestations are not made",
 }
@@ -66,6 +65,10 @@ class OutputSpec(NamedTuple):
     epoch: int | None = None
     """A SOURCE_DATE_EPOCH for this output alone."""
     annotations: tuple[Annotation, ...] = ()
+    push: bool = False
+    """Whether the image goes to the registry of each of its names."""
+    push_by_digest: bool = False
+    insecure: bool = False
 
 
 def parse_output(text: str) -> OutputSpec:
@@ -142,6 +145,9 @@ class _Attributes:
             docker_types=self.has_docker_types(),
             epoch=self.epoch(),
             annotations=annotations,
+            push=self.is_pushed(),
+            push_by_digest=self.flag("push-by-digest", False),
+            insecure=self.flag("registry.insecure", False),
         )
 
     def fail(self, problem: str, hint: str | None = None) -> NoReturn:
@@ -155,8 +161,11 @@ class _Attributes:
         """What the local store does anyway, or what no image here has. Asking for the contrary is an error."""
         for key in ("unpack", "name-canonical", "oci-artifact"):
             self.flag(key, True)  # unpacked when it is run; found by name@digest; without attestations nothing changes
-        if not self.flag("store", True):
+        if not self.flag("store", True) and not self.is_pushed():
             self.fail("store=false leaves nothing", "write type=cacheonly to keep the cache alone")
+
+    def is_pushed(self) -> bool:
+        return self.flag("push", self.kind == "registry")
 
     def is_mode_delete(self) -> bool:
         mode = self.attributes.get("mode", "").strip().lower()
@@ -189,6 +198,9 @@ class _Attributes:
         is_directory = self.kind == "local" or not self.flag("tar", True)
         if dest == "-" and is_directory:
             self.fail("a directory cannot be written to stdout")
+        if self.kind in ("image", "registry"):
+            is_kept = self.flag("store", True) if self.kind == "image" else not self.is_pushed()
+            return "image" if is_kept else "registry", ""
         if dest or "dest" not in _ALLOWED[self.kind]:
             return self.kind, dest
         if is_directory:

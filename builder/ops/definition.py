@@ -153,8 +153,22 @@ def execute(vertex: Vertex, index: int, inputs: Inputs, worker: Worker) -> Snaps
         return run_exec(op, index, [EMPTY if state is None else _result(state) for state in inputs], worker)
     if isinstance(op, MergeOp):
         return _merge(inputs, worker)
+    if isinstance(op, ImageSourceOp):
+        return _fetch_image(op, index, worker)
     base = EMPTY if not inputs or inputs[0] is None else _result(inputs[0])
     return _run_files(op, base, inputs, worker)
+
+
+def _fetch_image(op: ImageSourceOp, index: int, worker: Worker) -> Snapshot:
+    images = worker.inputs.fetcher.images
+    if images is None:
+        message = f"image {op.reference} is in the store without its layers"
+        raise BuildError(message, hint="load the image again")
+
+    def on_transfer(digest: str, current: int, total: int) -> None:
+        worker.reporter.transfer(index, digest, current, total)
+
+    return images.fetch(op, on_transfer)
 
 
 def _merge(inputs: Inputs, worker: Worker) -> Snapshot:

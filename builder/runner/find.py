@@ -37,6 +37,20 @@ def find_image(store: Store, text: str, cwd: str, clock: Callable[[], int], *, p
     return image
 
 
+def is_name(text: str, cwd: str) -> bool:
+    """Whether a word can be the name of an image at a registry: no path, and no start of an id."""
+    from grammar.errors import DockerfileError
+    from grammar.reference import parse_reference
+
+    if os.path.exists(os.path.join(cwd, text)):
+        return False
+    try:
+        parse_reference(text)
+    except DockerfileError:
+        return False
+    return True
+
+
 def _from_layout(store: Store, text: str, cwd: str, platform: str) -> StoredImage | None:
     """The image of `DIR[:TAG]`, None when there is no such layout."""
     from builder.image.layout import INDEX_FILE, split_layout_name

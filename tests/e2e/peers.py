@@ -49,10 +49,10 @@ class Docker:
     """The docker command line against one daemon."""
 
     def __init__(self, host: str) -> None:
-        self._environ = {"DOCKER_HOST": host}
+        self.environ = {"DOCKER_HOST": host}
 
     def __call__(self, *arguments: str | Path, stdin: Path | None = None) -> str:
-        return run("docker", *arguments, stdin=stdin, environ=self._environ)
+        return run("docker", *arguments, stdin=stdin, environ=self.environ)
 
     def run_image(self, image: str, *command: str) -> str:
         """Return what a container of the image prints."""

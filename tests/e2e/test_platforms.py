@@ -398,10 +398,3 @@ def test_annotations_are_kept_in_the_store(pybuild: Pybuild) -> None:
     pybuild.ok("save", "-o", str(dest), "x")
     layout = Layout(dest)
     assert layout.blob(layout.entries[0])["annotations"] == {"a": "b"}
-
-
-def test_push_is_refused(pybuild: Pybuild) -> None:
-    pybuild.write(Dockerfile="FROM scratch\n")
-    done = pybuild("build", "--push", ".")
-    assert done.returncode == 2
-    assert "hint:" in done.stderr

@@ -1,0 +1,103 @@
+"""What is copied: the documents of an image, from the bottom up, and the blobs that they refer to.
+
+Knows neither where they come from nor where they go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+from builder.errors import BuildError
+from builder.image.manifest import Index, Manifest, parse_manifest
+from builder.image.select import MAX_INDEX_DEPTH, platforms_in, select_manifest
+from cache.descriptor import Descriptor
+
+
+class Stream(Protocol):
+    """A blob's bytes, verified by their end."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, none at the end."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class ImageSource(NamedTuple):
+    """Somewhere to copy from. `entries` are what was named: one manifest or index, or (of a layout) several."""
+
+    entries: Sequence[Descriptor]
+    read: Callable[[Descriptor], bytes]
+    """The verified bytes of a document or a config."""
+    open: Callable[[Descriptor], Stream]
+
+
+class Document(NamedTuple):
+    """A manifest or an index with its bytes."""
+
+    descriptor: Descriptor
+    raw: bytes
+
+
+class Content(NamedTuple):
+    """An image, or an index with all its images. `documents` end with what has the name."""
+
+    documents: tuple[Document, ...]
+    manifests: tuple[Manifest, ...]
+    open: Callable[[Descriptor], Stream]
+    read: Callable[[Descriptor], bytes]
+
+    @property
+    def top(self) -> Document:
+        """What has the name."""
+        return self.documents[-1]
+
+    def blobs(self) -> list[Descriptor]:
+        """Configs and layers, each once."""
+        found = [blob for manifest in self.manifests for blob in (manifest.config, *manifest.layers)]
+        return list({blob.digest: blob for blob in found}.values())
+
+
+def gather(source: ImageSource, what: str, platform: str, *, every_platform: bool) -> Content:
+    """The image for a platform, or with `every_platform` all that was named. BuildError when there is none."""
+    if every_platform:
+        if len(source.entries) != 1:
+            raise BuildError(f"{what} names {len(source.entries)} images", hint="name one, with a tag")
+        return _whole(source, source.entries[0])
+    selected = select_manifest(source.entries, source.read, platform) if source.entries else None
+    if selected is None:
+        raise BuildError(
+            f"{what} has no image for platform {platform}, its platforms: {_platforms(source)}",
+            hint="name one with --platform, or copy all with --all",
+        )
+    media_type = selected.manifest.media_type
+    document = Document(Descriptor(media_type, selected.digest, len(selected.raw)), selected.raw)
+    return Content((document,), (selected.manifest,), source.open, source.read)
+
+
+def _platforms(source: ImageSource) -> str:
+    """What an error can offer instead: of a single index what it lists."""
+    if len(source.entries) == 1:
+        found = parse_manifest(source.read(source.entries[0]))
+        if isinstance(found, Index):
+            return platforms_in(found.manifests)
+    return platforms_in(source.entries)
+
+
+def _whole(source: ImageSource, top: Descriptor, depth: int = 0) -> Content:
+    if depth > MAX_INDEX_DEPTH:
+        raise BuildError(f"index {top.digest} is nested more than {MAX_INDEX_DEPTH} levels deep")
+    raw = source.read(top)
+    found = parse_manifest(raw, f"manifest {top.digest}")
+    own = Document(Descriptor(found.media_type, top.digest, len(raw)), raw)
+    if isinstance(found, Manifest):
+        return Content((own,), (found,), source.open, source.read)
+    below = [_whole(source, entry, depth + 1) for entry in found.manifests] if isinstance(found, Index) else []
+    documents = dict.fromkeys([document for each in below for document in each.documents])
+    manifests = tuple([manifest for each in below for manifest in each.manifests])
+    return Content((*documents, own), manifests, source.open, source.read)

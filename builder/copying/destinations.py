@@ -1,0 +1,113 @@
+"""Where images are copied to. What is there already is not written again; what has the name comes last."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO, NamedTuple
+
+from builder.copying.content import Content, Stream
+from builder.copying.words import Place
+from builder.errors import BuildError
+from builder.export.archive import Archive, plan_archive, write_archive, write_layout
+from builder.export.file import open_destination
+from builder.export.pack import PackedImage
+from builder.image.document import parse_document
+from builder.image.names import ImageName, parse_name
+from builder.image.platform import platform_of
+from builder.image.register import register
+from builder.image.stored import put_document, tag_image, with_config
+from builder.registry.client import RegistryClient
+from builder.registry.push import Document, Pusher, push_documents
+from builder.registry.transfers import OnTransfer
+from cache.digest import Digest
+from cache.store import Store
+
+_CHUNK = 1 << 20
+
+
+class Tools(NamedTuple):
+    """What destinations use."""
+
+    store: Store
+    client: RegistryClient
+    on_transfer: OnTransfer
+    stdout: BinaryIO
+    cwd: str
+
+
+def write_content(content: Content, place: Place, tools: Tools) -> None:
+    """Write an image to a place that needs no other program. BuildError, CacheError."""
+    if place.transport == "docker":
+        _to_registry(content, parse_name(place.where), tools)
+    elif place.transport == "store":
+        _to_store(content, parse_name(place.where), tools.store)
+    else:
+        _to_files(content, place, tools)
+
+
+def _to_registry(content: Content, name: ImageName, tools: Tools) -> None:
+    repository = tools.client.repository(name.repository, may_push=True)
+    with Pusher(tools.store, repository, cancel=tools.client.cancel, on_transfer=tools.on_transfer) as pusher:
+        pusher.open = content.open
+        for blob in content.blobs():
+            pusher.blob(blob)
+    *below, top = content.documents
+    if name.digest and name.digest != top.descriptor.digest:
+        raise BuildError(f"{name.familiar}: what is copied has the digest {top.descriptor.digest}")
+    documents = [Document(document.descriptor.media_type, document.raw) for document in below]
+    tags = () if name.digest else (name.tag,)
+    push_documents(repository, [*documents, Document(top.descriptor.media_type, top.raw, tags)])
+
+
+def _to_store(content: Content, name: ImageName, store: Store) -> None:
+    if len(content.manifests) != 1:
+        raise BuildError("the local store keeps one platform of an image", hint="leave out --all")
+    manifest, document = content.manifests[0], content.top
+    config_raw = content.read(manifest.config)
+    image = with_config(document.descriptor.digest, manifest, config_raw)
+    for layer in manifest.layers:
+        if store.blobs.size(layer.digest) != layer.size:
+            with content.open(layer) as stream:
+                store.blobs.put(iter(lambda: stream.read(_CHUNK), b""), expected=layer.digest)
+    put_document(store, config_raw)
+    register(store, image, document.raw, config_raw)
+    tag_image(store, image.manifest_digest, image.config_digest, [name])
+
+
+class _ByDigest:
+    """The layers of a content as an archive asks for them."""
+
+    def __init__(self, content: Content) -> None:
+        self._known = {blob.digest: blob for blob in content.blobs()}
+        self._open = content.open
+
+    def open(self, digest: Digest) -> Stream:
+        """See BlobSource."""
+        return self._open(self._known[digest])
+
+
+def _to_files(content: Content, place: Place, tools: Tools) -> None:
+    path = os.path.join(tools.cwd, place.where)
+    if place.transport == "docker-archive":
+        archive = _docker_archive(content, place.tag)
+    else:
+        configs = {manifest.config.digest: content.read(manifest.config) for manifest in content.manifests}
+        documents = {document.descriptor.digest: document.raw for document in content.documents}
+        layers = {layer.digest: layer.size for manifest in content.manifests for layer in manifest.layers}
+        archive = Archive(content.top.descriptor, {**configs, **documents}, layers, (), None, place.tag)
+    if place.transport == "oci":
+        write_layout(archive, _ByDigest(content), path)
+        return
+    with open_destination(path, tools.stdout) as sink:
+        write_archive([archive], _ByDigest(content), sink)
+
+
+def _docker_archive(content: Content, name: str) -> Archive:
+    if len(content.manifests) != 1:
+        raise BuildError("a docker archive holds an image for one platform", hint="leave out --all")
+    manifest, top = content.manifests[0], content.top
+    config_raw = content.read(manifest.config)
+    document = parse_document(config_raw, "image config")
+    created = str(document.get("created") or "")
+    packed = PackedImage(platform_of(document), created, manifest, top.descriptor.digest, top.raw, config_raw)
+    return plan_archive([packed], [parse_name(name)] if name else [], docker=True)
