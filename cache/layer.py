@@ -148,9 +148,8 @@ class _LayerWriter:
         """The entry's header. The content digest gets all of it but the time and the checksum over it."""
         header = tarwriter.encode(entry)
         if self._content is not None:
-            timeless = header if tarwriter.has_plain_time(entry) else tarwriter.encode(entry._replace(mtime=0))
-            self._content.update(timeless[: -BLOCK + 136])
-            self._content.update(timeless[-BLOCK + 156 :])
+            for part in tarwriter.timeless(entry, header):
+                self._content.update(part)
         return header
 
     def _file(self, path: bytes, name: str, status: os.stat_result) -> Iterable[bytes]:

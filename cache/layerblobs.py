@@ -23,7 +23,8 @@ from cache.layerrows import LayerRow, LayerRows
 from cache.materialize import Materializer
 from cache.pipeline import Stage
 from cache.snapshot import Layer
-from cache.tarreader import TarMember, read_tar
+from cache.tarcontent import entry_of
+from cache.tarreader import read_tar
 
 _MEDIA_TYPES = {"gzip": MEDIA_LAYER_GZIP, "zstd": MEDIA_LAYER_ZSTD, "none": MEDIA_LAYER_TAR}
 _NO_EPOCH = -(1 << 63)
@@ -159,27 +160,7 @@ def _read_all(stream: Readable) -> Iterator[bytes]:
 def _clamped(stream: Readable, epoch: int) -> Iterator[bytes]:
     """The same members in the same order, none later than the epoch."""
     for member in read_tar(stream):
-        yield tarwriter.encode(_entry(member, epoch))
+        yield tarwriter.encode(entry_of(member, epoch))
         yield from member.chunks()
         yield tarwriter.padding(member.size)
     yield tarwriter.END
-
-
-def _entry(member: TarMember, epoch: int) -> tarwriter.TarEntry:
-    return tarwriter.TarEntry(
-        _bytes(member.name),
-        _bytes(member.type),
-        member.mode,
-        member.uid,
-        member.gid,
-        member.size,
-        min(member.mtime_ns // 10**9, epoch),
-        _bytes(member.linkname),
-        member.devmajor,
-        member.devminor,
-        tuple((_bytes(key), value) for key, value in sorted(member.xattrs.items())),
-    )
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")

@@ -71,14 +71,14 @@ class LayerRows:
             (boot_id, layer.diff_id, layer.content_digest, layer.size, layer.entries, layer.layer_id),
         )
 
-    def insert_blob(self, diff_id: Digest, blob: Descriptor) -> Layer:
-        """A new layer that is only a blob yet. Its tar's name stands in for its content digest."""
+    def insert_blob(self, diff_id: Digest, blob: Descriptor, content_digest: str = "") -> Layer:
+        """A new layer that is only a blob yet. Where its content digest is not known its tar's name stands in."""
         layer_id = self._database.write(
             "INSERT INTO layers (state, diff_id, content_digest, imported, blob_digest, blob_type, blob_size)"
             " VALUES ('ready', ?, ?, 1, ?, ?, ?)",
-            (diff_id, diff_id, blob.digest, blob.media_type, blob.size),
+            (diff_id, content_digest or diff_id, blob.digest, blob.media_type, blob.size),
         )
-        return Layer(layer_id, diff_id, str(diff_id), 0, 0)
+        return Layer(layer_id, diff_id, content_digest or str(diff_id), 0, 0)
 
     def make_imported(self, layer: Layer, blob: Descriptor, boot_id: str, *, portable: bool) -> None:
         """Turn the active row of a layer whose tar was made elsewhere, and is unpacked now, into the layer."""
@@ -104,7 +104,7 @@ class LayerRows:
         row = self.get(layer_id)
         assert row is not None, "a layer is stacked while its snapshot is in use"
         if row.imported and row.blob is not None:
-            return self.insert_blob(row.layer.diff_id, row.blob)
+            return self.insert_blob(row.layer.diff_id, row.blob, row.layer.content_digest)
         return row.layer
 
     def unpacked(self, layer_id: int, size: int, entries: int, *, portable: bool, boot_id: str) -> None:

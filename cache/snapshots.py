@@ -96,13 +96,16 @@ class SnapshotStore:
         with self._database.transaction():
             return self._existing(parent, layer.diff_id) or self._append(parent, self._rows.share(layer.layer_id))
 
-    def add_layer_blob(self, parent: Snapshot, diff_id: Digest, blob: Descriptor) -> Snapshot:
-        """An image's layer on top of `parent`. Its blob is in the store, and unpacked when somebody needs the tree."""
+    def add_layer_blob(
+        self, parent: Snapshot, diff_id: Digest, blob: Descriptor, content_digest: str = ""
+    ) -> Snapshot:
+        """A layer that comes as a blob on top of `parent`. The blob is in the store, and unpacked when somebody needs
+        the tree. `content_digest` only if it was made from that blob here."""
         self._hold(parent, diff_id)
         with self._database.transaction():
             snapshot = self._existing(parent, diff_id)
             if snapshot is None:
-                snapshot = self._append(parent, self._rows.insert_blob(diff_id, blob))
+                snapshot = self._append(parent, self._rows.insert_blob(diff_id, blob, content_digest))
             else:
                 self._rows.attach_blob(snapshot.layers[-1].layer_id, blob)
         return snapshot

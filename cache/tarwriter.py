@@ -74,6 +74,12 @@ def has_plain_time(entry: TarEntry) -> bool:
     return 0 <= entry.mtime <= _MAX_TIME
 
 
+def timeless(entry: TarEntry, header: bytes) -> tuple[bytes, bytes]:
+    """What a content digest covers of an entry whose `header` this is: all but the time and the check sum over it."""
+    kept = header if has_plain_time(entry) else encode(entry._replace(mtime=0))
+    return kept[: -BLOCK + 136], kept[-BLOCK + 156 :]
+
+
 def padding(size: int) -> bytes:
     """The zeros after `size` bytes of content."""
     return bytes(-size % BLOCK)
