@@ -94,6 +94,8 @@ def _image_input(solver: Solver, planned: PlannedImage) -> ImageInput:
     snapshot = EMPTY if state is None or state.result is None else state.result
     layers = solver.layer_states(planned.vertex)
     created = layers[-1].created_ns if layers else _created_without_layers(solver, planned)
+    if solver.worker.exports is not None:
+        planned = solver.worker.exports.inline(planned, snapshot)
     times = _entry_times(planned, layers, created)
     name = state.vertex.name if state is not None else ""
     return ImageInput(planned, snapshot, times, created, name, planned.epoch)

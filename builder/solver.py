@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from builder.ops import definition
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, Vertex
@@ -19,6 +19,8 @@ from cache.records import CacheRecord
 from cache.snapshots import EMPTY, Snapshot
 
 if TYPE_CHECKING:
+    from builder.borrowing import Borrowing
+    from builder.cachestore.exports import Exports
     from builder.worker import Worker
 
 
@@ -31,6 +33,7 @@ class Solver:
         self.states = [VertexState(index, vertex) for index, vertex in enumerate(plan.vertices)]
         self.has_run = False
         """Whether anything was not known at once: the store may have grown."""
+        self.borrowing: Borrowing | None = None
 
     def solve(self, run_all: Callable[[list[VertexState], Callable[[VertexState], None]], None]) -> None:
         """Look everything up, then hand the vertices that have to run to `run_all(states, run_one)`.
@@ -38,14 +41,33 @@ class Solver:
         Raises BuildError with the place of the vertex that failed.
         """
         self._look_up()
+        if self.worker.imports is not None:
+            from builder.borrowing import Borrowing
+
+            self.borrowing = Borrowing(self.states, self.worker, inputs=self.inputs, run=self._run)
+            self.borrowing.look_up()
         missing = self._missing()
         for state in self.states:
             if state.cached and not state.vertex.internal and not isinstance(state.vertex.op, LocalSourceOp):
                 self.worker.reporter.cached(state.index, state.vertex.name)
+        if self.worker.exports is not None:
+            self._begin_exports(self.worker.exports)
         self.has_run = bool(missing)
         if missing:
-            run_all(missing, self._run)
+            run_all(missing, self._run if self.borrowing is None else self.borrowing.run_once)
         self.worker.store.records.touch([state.record.key for state in self.states if state.cached and state.record])
+
+    def _begin_exports(self, exports: Exports) -> None:
+        from builder.cachestore.exports import Wiring
+
+        bring = self.borrowing.bring if self.borrowing is not None else lambda _: None
+        exports.begin(self.plan, self.states, Wiring(self.worker.store, self.worker.imports, bring))
+
+    def bring_images(self) -> None:
+        """Have the roots of all images in the store, layers that were borrowed fetched. Raises BuildError."""
+        for image in self.plan.images:
+            if self.borrowing is not None and image.vertex != SCRATCH:
+                self.borrowing.bring(self.states[image.vertex])
 
     def inputs(self, state: VertexState) -> list[VertexState | None]:
         """The states of a vertex's inputs, None for an empty root."""
@@ -106,28 +128,46 @@ class Solver:
             reporter.failed(state.index, str(error), time.perf_counter() - started)
             raise
         reporter.done(state.index, time.perf_counter() - started, cached=state.cached)
+        if self.worker.exports is not None:
+            self.worker.exports.offer(state)
 
     def _find_or_execute(self, state: VertexState) -> None:
-        records = self.worker.store.records
         if isinstance(state.vertex.op, ImageSourceOp):
             state.result = definition.execute(state.vertex, state.index, (), self.worker)
             return
         waiting = self.worker.reporter.waiting
+        if self.borrowing is not None:
+            self.borrowing.prepare(state)
         with self.worker.store.locks.exclusive(state.key, on_wait=lambda _: waiting(state.index)):
             manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
-            content_key = key_of(manifest)
             keys = [] if state.tainted else [state.key]
             if not isinstance(state.vertex.op, MergeOp):  # quicker made than found
-                keys.append(content_key)
+                keys.append(key_of(manifest))
             if not state.vertex.no_cache and self._take_record(state, keys):
                 return
-            began = time.perf_counter()
-            state.result = definition.execute(state.vertex, state.index, self.inputs(state), self.worker)
-            state.created_ns = self.worker.clock()
-            seconds = time.perf_counter() - began
-            for key, shown in ((state.key, state.manifest), (content_key, manifest)):
-                record = CacheRecord(key, state.result.chain_id, readable(shown), state.created_ns, seconds)
-                records.put(record, replace=state.tainted)
+            if self.borrowing is not None:
+                if not state.vertex.no_cache and self.borrowing.take(state, keys):
+                    return
+                self.borrowing.bring_inputs(state)  # one that had to be built may hold something else than was said
+                manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
+            self._execute(state, manifest)
+        if self.borrowing is not None:
+            self.borrowing.compare(state)
+
+    def _execute(self, state: VertexState, manifest: dict[str, Any]) -> None:
+        """Run the operation and keep the result under both keys; `manifest` is that of the content key."""
+        began = time.perf_counter()
+        worker = self.worker._replace(domain=state.domain) if state.domain else self.worker
+        result = definition.execute(state.vertex, state.index, self.inputs(state), worker)
+        state.created_ns = self.worker.clock()
+        seconds = time.perf_counter() - began
+        records = [
+            CacheRecord(key, result.chain_id, readable(shown), state.created_ns, seconds)
+            for key, shown in ((state.key, state.manifest), (key_of(manifest), manifest))
+        ]
+        for record in records if self.borrowing is None else self.borrowing.records(state, records):
+            self.worker.store.records.put(record, replace=state.tainted)
+        state.result = result
 
     def _take_record(self, state: VertexState, keys: list[str]) -> bool:
         """Use a record of one of the keys, if its snapshot is there; the definition key then leads there, too."""
@@ -140,7 +180,8 @@ class Solver:
             if key != state.key:
                 found = self._on_its_input(state, found)
                 alias = record._replace(key=state.key, chain_id=found.chain_id, manifest=readable(state.manifest))
-                store.records.put(alias, replace=True)
+                if self.borrowing is None or self.borrowing.may_keep(state, found):
+                    store.records.put(alias, replace=True)
             state.result, state.created_ns, state.cached, state.record = found, record.created_ns, True, record
             return True
         return False
@@ -155,6 +196,8 @@ class Solver:
         assert base is not None, f"{state.vertex.name} runs after its inputs"
         if not found.layers or found.layers[:-1] == base.layers:
             return found
+        if self.borrowing is not None:
+            return self.borrowing.stack(base, found.layers[-1])
         return self.worker.store.snapshots.stack(base, found.layers[-1])
 
     def layer_states(self, vertex: int) -> list[VertexState]:

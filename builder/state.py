@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from typing import TYPE_CHECKING, Any
 
 from builder.plan import Vertex
 from cache.records import CacheRecord
 from cache.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from builder.cachestore.imports import Claim
 
 
 class VertexState:
@@ -23,3 +27,11 @@ class VertexState:
         self.created_ns = 0
         self.tainted = False
         """Whether it or an input ran in spite of a record: the definition key says nothing then."""
+        self.domain = ""
+        """The trust domain that the result belongs to, "" for one's own."""
+        self.claim: Claim | None = None
+        """What a cache elsewhere says of the result."""
+        self.is_done = False
+        """Whether it ran, or was found, when its turn came."""
+        self.lock = threading.RLock()
+        """Held by whoever makes the result or makes it whole; taken downwards, from a vertex to its inputs."""

@@ -19,6 +19,8 @@ from cache.snapshots import Snapshot
 from cache.store import Store
 
 if TYPE_CHECKING:
+    from builder.cachestore.exports import Exports
+    from builder.cachestore.imports import Imports
     from builder.ops.tree import SourceTree
     from builder.sandbox.launcher import Launcher
     from builder.sandbox.net.choice import NetworkChoice
@@ -125,6 +127,12 @@ class Worker(NamedTuple):
     reporter: Reporter
     clock: Callable[[], int]
     """Nanoseconds since the epoch."""
+    imports: Imports | None = None
+    """The caches of --cache-from."""
+    exports: Exports | None = None
+    """The caches of --cache-to."""
+    domain: str = ""
+    """The trust domain that the running step belongs to, "" for one's own."""
 
     @contextmanager
     def view(self, snapshot: Snapshot) -> Iterator[SourceTree]:
@@ -147,6 +155,14 @@ class Worker(NamedTuple):
         """End every process of the build. Idempotent."""
         self.sandbox.close()
         self.inputs.fetcher.cancel()
+        self.close_caches()
+
+    def close_caches(self) -> None:
+        """Give up the caches elsewhere. Idempotent."""
+        if self.exports is not None:
+            self.exports.cancel()
+        if self.imports is not None:
+            self.imports.close()
 
     def close(self) -> None:
         """End the sandbox and write down what was learned about the context's files."""

@@ -1,8 +1,8 @@
 """Layers from elsewhere into the store: one pass that believes nothing of what was promised.
 
-The bytes are hashed as they come (the blob's digest), decompressed and hashed again (the diff_id), and read as a tar (the
-content digest). More bytes than were promised end it at once, so that a small blob cannot become an endless tar. Only a
-blob that kept every promise is in the store afterwards. Knows no transport.
+The bytes are hashed as they come (the blob's digest), decompressed and hashed again (the diff_id), and read as a tar
+(the content digest). More bytes than were promised end it at once, so that a small blob cannot become an endless tar.
+Only a blob that kept every promise is in the store afterwards. Knows no transport.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from cache.tarcontent import content_digest
 _CHUNK = 1 << 20
 
 
-def receive(blobs: BlobStore, layer: TravellingLayer, stream: Readable, on_chunk: Callable[[int], object]) -> None:
-    """Put a layer's blob into the store from a stream of its bytes; `on_chunk` hears of every piece's size.
+def receive(blobs: BlobStore, layer: TravellingLayer, stream: Readable, on_chunk: Callable[[int], object]) -> int:
+    """Put a layer's blob into the store from a stream of its bytes; `on_chunk` hears of every piece's size. Returns
+    how many bytes its tar has.
 
     LayerError or BlobCorruptError when it is not what `layer` promises; nothing is kept then. Idempotent.
     """
@@ -35,13 +36,13 @@ def receive(blobs: BlobStore, layer: TravellingLayer, stream: Readable, on_chunk
         while source.read(_CHUNK):
             pass
         _compare(layer, "diff_id", layer.diff_id, plain.digest)
-        _compare(layer, "tar_size", layer.tar_size, plain.size)
         _compare(layer, "content digest", layer.content_digest, content)
+    return plain.size
 
 
 def stack_received(snapshots: SnapshotStore, parent: Snapshot, layer: TravellingLayer) -> Snapshot:
     """A layer whose blob was received on top of `parent`. Idempotent."""
-    return snapshots.add_layer_blob(parent, layer.diff_id, layer.blob, layer.content_digest)
+    return snapshots.add_layer_blob(parent, layer.diff_id, layer.blob, layer.content_digest, layer.tar_size)
 
 
 class _Tee:
@@ -62,7 +63,9 @@ class _Tee:
             self._writer.write(chunk)
             self._on_chunk(len(chunk))
             if self._writer.size > self._layer.blob.size:
-                raise LayerError(f"blob {self._layer.blob.digest} is longer than the {self._layer.blob.size} bytes said")
+                raise LayerError(
+                    f"blob {self._layer.blob.digest} is longer than the {self._layer.blob.size} bytes said"
+                )
         return chunk
 
 

@@ -154,9 +154,9 @@ class CacheMounts:
                         remove_tree(path)
 
 
-def digest_of(mount_id: str) -> str:
-    """The name of an id's directories, hex digits."""
-    return hashlib.sha256(os.fsencode(mount_id)).hexdigest()
+def digest_of(mount_id: str, domain: str = "") -> str:
+    """The name of an id's directories, hex digits. Each trust domain has directories of its own."""
+    return hashlib.sha256(os.fsencode(f"{domain}\0{mount_id}" if domain else mount_id)).hexdigest()
 
 
 def _lock_name(digest: str, number: int) -> str:

@@ -5,10 +5,10 @@
      "records": [{"keys": [{"key", "manifest"}, …], "layer": number or null, "created_ns", "seconds"}, …]
      "mounts":  [{"id", "parts": [a layer, …]}, …]}
 
-A record names a layer and never a chain: a result is always that layer on the root that the reading build has below it,
-so no record can put anything but its own layer into an image. What comes from elsewhere is checked before anything looks
-at it (`decode`); a key counts only when it is the key of its manifest (`Offer.is_sound`). Whether a key really gives
-that layer only running the step can tell: that is a matter of trust, not of this module. Knows no transport.
+A record names a layer and never a chain: a result is always that layer on the root that the reading build has below
+it, so no record can put anything but its own layer into an image. What comes from elsewhere is checked before anything
+looks at it (`decode`); a key counts only when it is the key of its manifest (`Offer.is_sound`). Whether a key really
+gives that layer only running the step can tell: that is a matter of trust, not of this module. Knows no transport.
 """
 
 from __future__ import annotations
@@ -146,6 +146,11 @@ def decode(raw: bytes, blobs: Iterable[Descriptor]) -> CacheIndex:
         document = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise CacheError(f"cache index is not valid JSON: {error}") from error
+    return decode_document(document, blobs)
+
+
+def decode_document(document: object, blobs: Iterable[Descriptor]) -> CacheIndex:
+    """The same of a document that was parsed already."""
     if not isinstance(document, dict):
         raise CacheError("cache index is not valid: expected an object")
     version = document.get("version")

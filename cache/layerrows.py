@@ -63,6 +63,11 @@ class LayerRows:
         sql = f"{_SELECT} l.diff_id = ? AND l.state = 'ready' AND l.tree AND l.portable"
         return [_layer_row(row) for row in self._database.rows(sql, (diff_id,))]
 
+    def is_checked(self, diff_id: Digest, blob_digest: Digest, content_digest: str) -> bool:
+        """Whether a layer is known that was made from this blob, or this blob of it, and holds that."""
+        sql = "SELECT 1 FROM layers WHERE diff_id = ? AND blob_digest = ? AND content_digest = ? AND state = 'ready'"
+        return self._database.row(sql, (diff_id, blob_digest, content_digest)) is not None
+
     def make_ready(self, layer: Layer, boot_id: str) -> None:
         """Turn the active row of a layer that was built here into the layer."""
         self._database.write(
@@ -71,14 +76,14 @@ class LayerRows:
             (boot_id, layer.diff_id, layer.content_digest, layer.size, layer.entries, layer.layer_id),
         )
 
-    def insert_blob(self, diff_id: Digest, blob: Descriptor, content_digest: str = "") -> Layer:
+    def insert_blob(self, diff_id: Digest, blob: Descriptor, content_digest: str = "", size: int = 0) -> Layer:
         """A new layer that is only a blob yet. Where its content digest is not known its tar's name stands in."""
         layer_id = self._database.write(
-            "INSERT INTO layers (state, diff_id, content_digest, imported, blob_digest, blob_type, blob_size)"
-            " VALUES ('ready', ?, ?, 1, ?, ?, ?)",
-            (diff_id, content_digest or diff_id, blob.digest, blob.media_type, blob.size),
+            "INSERT INTO layers (state, diff_id, content_digest, size, imported, blob_digest, blob_type, blob_size)"
+            " VALUES ('ready', ?, ?, ?, 1, ?, ?, ?)",
+            (diff_id, content_digest or diff_id, size, blob.digest, blob.media_type, blob.size),
         )
-        return Layer(layer_id, diff_id, content_digest or str(diff_id), 0, 0)
+        return Layer(layer_id, diff_id, content_digest or str(diff_id), size, 0)
 
     def make_imported(self, layer: Layer, blob: Descriptor, boot_id: str, *, portable: bool) -> None:
         """Turn the active row of a layer whose tar was made elsewhere, and is unpacked now, into the layer."""
@@ -104,7 +109,7 @@ class LayerRows:
         row = self.get(layer_id)
         assert row is not None, "a layer is stacked while its snapshot is in use"
         if row.imported and row.blob is not None:
-            return self.insert_blob(row.layer.diff_id, row.blob, row.layer.content_digest)
+            return self.insert_blob(row.layer.diff_id, row.blob, row.layer.content_digest, row.layer.size)
         return row.layer
 
     def unpacked(self, layer_id: int, size: int, entries: int, *, portable: bool, boot_id: str) -> None:

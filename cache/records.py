@@ -49,6 +49,14 @@ class RecordStore:
         self._stale.update(row[0] for row in rows if row[5] < stale)
         return {row[0]: CacheRecord(*row[:5]) for row in rows}
 
+    def of_chains(self, chains: Iterable[str]) -> dict[str, list[CacheRecord]]:
+        """The records that lead to these chains, by chain."""
+        found: dict[str, list[CacheRecord]] = {}
+        sql = f"SELECT {_COLUMNS} FROM records WHERE chain_id IN (*) ORDER BY key"  # noqa: S608
+        for row in self._database.rows_in(sql, chains):
+            found.setdefault(row[1], []).append(CacheRecord(*row))
+        return found
+
     def put(self, record: CacheRecord, *, replace: bool = False) -> CacheRecord:
         """Keep a record and return the one that holds now: the first writer's, unless `replace`. Atomic."""
         conflict = "REPLACE" if replace else "IGNORE"

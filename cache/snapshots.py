@@ -96,16 +96,22 @@ class SnapshotStore:
         with self._database.transaction():
             return self._existing(parent, layer.diff_id) or self._append(parent, self._rows.share(layer.layer_id))
 
+    def adopt(self, parent: Snapshot, diff_id: Digest) -> Snapshot | None:
+        """The layer with that tar on top of `parent`, if the store has it; nothing is fetched or made."""
+        self._hold(parent, diff_id)
+        with self._database.transaction():
+            return self._existing(parent, diff_id)
+
     def add_layer_blob(
-        self, parent: Snapshot, diff_id: Digest, blob: Descriptor, content_digest: str = ""
+        self, parent: Snapshot, diff_id: Digest, blob: Descriptor, content_digest: str = "", size: int = 0
     ) -> Snapshot:
         """A layer that comes as a blob on top of `parent`. The blob is in the store, and unpacked when somebody needs
-        the tree. `content_digest` only if it was made from that blob here."""
+        the tree. Content digest and size of its tar only if they were found out from that blob here."""
         self._hold(parent, diff_id)
         with self._database.transaction():
             snapshot = self._existing(parent, diff_id)
             if snapshot is None:
-                snapshot = self._append(parent, self._rows.insert_blob(diff_id, blob, content_digest))
+                snapshot = self._append(parent, self._rows.insert_blob(diff_id, blob, content_digest, size))
             else:
                 self._rows.attach_blob(snapshot.layers[-1].layer_id, blob)
         return snapshot

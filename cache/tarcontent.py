@@ -5,6 +5,8 @@ Two layers with the same one put the same into a root; times are no part of it. 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cache import tarwriter
 from cache.blobs import Readable
 from cache.tarreader import TarMember, read_tar
@@ -12,7 +14,7 @@ from cache.tarwriter import TarEntry
 
 
 def content_digest(stream: Readable) -> str:
-    """The content digest, 32 hex digits, of a plain tar stream, which is read to its end. LayerError for a broken tar."""
+    """The content digest, 32 hex digits, of a plain tar stream, read to its end. LayerError for a broken tar."""
     import xxhash
 
     content = xxhash.xxh3_128()
@@ -45,3 +47,31 @@ def entry_of(member: TarMember, latest: int | None = None) -> TarEntry:
 
 def _bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
+
+
+def describe(chunks: Iterator[bytes]) -> tuple[str, int]:
+    """Content digest and size in bytes of a tar in pieces."""
+    stream = _Joined(chunks)
+    digest = content_digest(stream)
+    return digest, stream.size
+
+
+class _Joined:
+    """Pieces as a stream that counts."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._rest = memoryview(b"")
+        self.size = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        """At most `size` bytes, none at the end."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._rest = memoryview(chunk)
+        taken = bytes(self._rest if size < 0 else self._rest[:size])
+        self._rest = self._rest[len(taken) :]
+        self.size += len(taken)
+        return taken

@@ -33,6 +33,8 @@ from cache.errors import CacheError
 from cache.store import Store
 
 if TYPE_CHECKING:
+    from builder.cachestore.exports import Exports
+    from builder.commands.build_caches import CacheWords
     from builder.exporter import Exported, OutputSpec
     from builder.options import BuildOptions
     from builder.progress import Reporter
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     options = build_options.plan_options(args, env)
     check_known_args(options.build_args, partial(_say, args, env))
     specs = _output_specs(args, options, env)
+    words = _cache_words(args, options)
     secrets = _secrets(args, env)
     with Store.open(env.root) as store:
         images = RemoteImages(store, env.environ, pull=args.pull, say=partial(_say, args, env))
@@ -69,11 +72,16 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             inputs = Inputs(context, plan.vertices, fetcher)
             worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
             try:
-                solver = _solve(plan, worker, args.jobs)
+                if words is not None:
+                    worker = _with_caches(worker, words, env, options.platform or host)
+                solver = _solve(plan, worker, args.jobs, whole=any(spec.type != "cacheonly" for spec in specs))
                 exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
+                if worker.exports is not None:
+                    _export_caches(worker.exports, plan)
                 if solver.has_run:
                     _collect_garbage(store, worker, env)
             finally:
+                worker.close_caches()
                 worker.reporter.close()
         except BuildError as error:
             error.excerpt = excerpt_of(error, context)
@@ -170,7 +178,32 @@ def _report(
         env.stdout.write("".join(f"{each}\n" for each in ids))
 
 
-def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
+def _cache_words(args: argparse.Namespace, options: BuildOptions) -> CacheWords | None:
+    """What --cache-from and --cache-to say; None when there is nothing to import for them."""
+    is_inline = options.build_args.get("BUILDKIT_INLINE_CACHE", "") in ("1", "true")
+    if not (args.cache_from or args.cache_to or is_inline):
+        return None
+    from builder.commands.build_caches import parse_words
+
+    return parse_words(args.cache_from, args.cache_to, inline=is_inline)
+
+
+def _with_caches(worker: Worker, words: CacheWords, env: Environment, platform: str) -> Worker:
+    from builder.commands.build_caches import open_exports, open_imports
+
+    say = worker.reporter.message
+    worker = worker._replace(exports=open_exports(words, env, say))
+    return worker._replace(imports=open_imports(words, env, worker.store, platform=platform, say=say))
+
+
+def _export_caches(exports: Exports, plan: Plan) -> None:
+    from builder.commands.build_caches import mount_ids
+
+    exports.finish(mount_ids(plan))
+
+
+def _solve(plan: Plan, worker: Worker, jobs: int, *, whole: bool) -> Solver:
+    """Carry the plan out; `whole` when the outputs need the layers of the images."""
     solver = Solver(plan, worker)
 
     def run_all(states: list[VertexState], run_one: Callable[[VertexState], None]) -> None:
@@ -187,6 +220,8 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
         worker.reporter.warning(warning)
     try:
         solver.solve(run_all)
+        if whole:
+            solver.bring_images()
     finally:
         worker.close()
     return solver

@@ -53,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
     allow = "grant security.insecure, network.host or buildx.local.delete"
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help=allow)
+    caches = "take results from a cache elsewhere: type=registry|local|s3,…[,trust=read-only|verify][,mounts=true]"
+    add("--cache-from", action="append", default=[], metavar="SPEC", help=caches)
+    caches = "give results to a cache elsewhere: type=registry|local|inline|s3,…[,mode=max][,mounts=true]"
+    add("--cache-to", action="append", default=[], metavar="SPEC", help=caches)
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
     add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
     shell = "when a RUN fails, open a shell in its sandbox: on-error or off (default: off)"

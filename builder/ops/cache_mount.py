@@ -29,12 +29,13 @@ def take_cache_mounts(
     """
     numbers: dict[tuple[str, bool], int] = {}
     for mount in sorted((mount for mount in mounts if mount.kind == "cache"), key=_order):
-        place = (digest_of(mount.id), mount.sharing == "private")
+        place = (digest_of(mount.id, worker.domain), mount.sharing == "private")
         if place not in numbers:
             numbers[place] = _take(mount, worker, stack, index)
-            worker.store.cache_mounts.note_use(place[0], numbers[place], mount.id)
+            name = f"{mount.id} (trust domain {worker.domain[:12]})" if worker.domain else mount.id
+            worker.store.cache_mounts.note_use(place[0], numbers[place], name)
     return [
-        _mount(mount, numbers[digest_of(mount.id), mount.sharing == "private"], inputs, worker)
+        _mount(mount, numbers[digest_of(mount.id, worker.domain), mount.sharing == "private"], inputs, worker)
         if mount.kind == "cache"
         else None
         for mount in mounts
@@ -51,18 +52,28 @@ def _take(mount: MountOp, worker: Worker, stack: ExitStack, index: int) -> int:
         worker.reporter.waiting(index, f'another step that uses the cache mount "{mount.id}"')
 
     try:
-        return worker.store.cache_mounts.take(digest_of(mount.id), mount.sharing, stack, say)
+        return worker.store.cache_mounts.take(digest_of(mount.id, worker.domain), mount.sharing, stack, say)
     except CacheError as error:
         raise BuildError(f'cache mount "{mount.id}": {error}', hint=error.hint) from error
 
 
 def _mount(mount: MountOp, number: int, inputs: Sequence[Snapshot], worker: Worker) -> Mount:
-    digest = digest_of(mount.id)
+    digest = digest_of(mount.id, worker.domain)
     with worker.store.cache_mounts.filling(digest, number) as directory:
         if directory is not None:
-            source = None if mount.input == SCRATCH else inputs[mount.input]
+            is_filled = _import(mount, number, directory, worker)
+            source = None if mount.input == SCRATCH or is_filled else inputs[mount.input]
             _fill(directory, mount, source, worker)
     return Mount("bind", mount.target, worker.store.cache_mounts.path(digest, number), mount.read_only, {})
+
+
+def _import(mount: MountOp, number: int, directory: str, worker: Worker) -> bool:
+    """Fill a new directory from a cache elsewhere; whether one had it. Private ones of later steps start anew."""
+    if worker.imports is None or worker.domain or number:
+        return False
+    from builder.cachestore.mounts import fill_mount
+
+    return fill_mount(worker.imports, mount.id, directory)
 
 
 def _fill(directory: str, mount: MountOp, source: Snapshot | None, worker: Worker) -> None:
