@@ -212,7 +212,7 @@ class Borrowing:
         base, *others = [EMPTY if item is None else item.result for item in below] or [EMPTY]
         assert state.result is not None and base is not None, f"{state.vertex.name} was promised on something"
         try:
-            if any(item is not None and item.tainted for item in self._inputs(state)):
+            if not state.tainted and any(item is not None and item.tainted for item in self._inputs(state)):
                 raise CacheError("what it stands on had to be built, and differs")
             if isinstance(state.vertex.op, MergeOp):
                 assert others and others[0] is not None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 from builder.cachestore.imports import LAZY, Imports
@@ -21,7 +22,7 @@ from builder.cachestore.reading import write_index
 from builder.errors import BuildError
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, PlannedImage
 from builder.state import VertexState
-from cache.blobs import Readable
+from cache.blobs import BlobReader
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
 from cache.exchange import TravellingLayer, TravellingRecord, make_index
@@ -179,17 +180,19 @@ class Export:
         imports = wiring.imports
         cache, travelling = imports.travelling(layer)
 
-        def opening() -> Readable:
+        def opening() -> BlobReader:
             imports.receive(cache, travelling)
             return wiring.store.blobs.open(travelling.blob.digest)
 
         self._send(travelling, opening, [cache.source.repository] if cache.source.repository else [])
         return travelling
 
-    def _send(self, layer: TravellingLayer, opening: Callable[[], Readable], mount_from: Iterable[str]) -> None:
+    def _send(self, layer: TravellingLayer, opening: Callable[[], BlobReader], mount_from: Iterable[str]) -> None:
         assert self._present is not None
-        if layer.blob.digest not in self._present.result()[1]:
-            self._target.send(layer.blob, opening, mount_from)
+        if layer.blob.digest in self._present.result()[1]:
+            return
+        with ExitStack() as stack:
+            self._target.send(layer.blob, lambda: stack.enter_context(opening()), mount_from)
 
 
 def is_own(state: VertexState) -> bool:

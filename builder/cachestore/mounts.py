@@ -18,7 +18,7 @@ from typing import Any
 from builder.cachestore.imports import Cache, Imports
 from builder.errors import BuildError
 from cache import mountparts
-from cache.blobs import Readable
+from cache.blobs import BlobReader
 from cache.cachemounts import digest_of
 from cache.changes import Change
 from cache.compression import compressor
@@ -34,7 +34,7 @@ from cache.store import Store
 _SETTLED_NS = 2 * 10**9
 """A file that was changed so shortly ago may change again unseen: clocks of file systems are coarse."""
 
-Send = Callable[[TravellingLayer, Callable[[], Readable], Iterable[str]], None]
+Send = Callable[[TravellingLayer, Callable[[], BlobReader], Iterable[str]], None]
 
 
 class MountExport:
@@ -86,7 +86,7 @@ class MountExport:
             self._store.memo.put(key, _encoded(layer))
         return layer
 
-    def _reopened(self, directory: str, part: list[Change], known: TravellingLayer) -> Readable:
+    def _reopened(self, directory: str, part: list[Change], known: TravellingLayer) -> BlobReader:
         """The bytes of a part that was sent before, for a place that has not got it."""
         layer = self._packed(directory, part)
         if layer != known:
@@ -109,7 +109,7 @@ class MountExport:
         repositories = [cache.source.repository] if cache.source.repository else []
 
         def pass_on(part: TravellingLayer) -> None:
-            def opening() -> Readable:
+            def opening() -> BlobReader:
                 imports.receive(cache, part)
                 return self._store.blobs.open(part.blob.digest)
 
