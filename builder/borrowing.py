@@ -7,7 +7,7 @@ always.
 
 What came from a cache that is not trusted belongs to the imports' domain, and so does all that is built on it: its
 records are kept under the domain's keys, its cache mounts are the domain's, and nothing of it is exported. A step that
-gets a secret or an ssh agent never starts on such a root: what it needs is built here.
+gets a secret, an ssh agent or `--security=insecure` never starts on such a root: what it needs is built here.
 Knows the solver's states, no place and no format.
 """
 
@@ -64,13 +64,12 @@ class Borrowing:
                 self._claim(state, (state.key,))
 
     def _near_secrets(self) -> set[int]:
-        """The vertices whose files a step with a secret or an agent may run."""
+        """The vertices whose files a step may run that has a secret, an agent, or rights beyond the sandbox's."""
         found: set[int] = set()
         pending = [
             source
             for state in self._states
-            if isinstance(state.vertex.op, ExecOp)
-            and any(mount.kind in ("secret", "ssh") for mount in state.vertex.op.mounts)
+            if isinstance(state.vertex.op, ExecOp) and _is_delicate(state.vertex.op)
             for source in state.vertex.inputs
         ]
         while pending:
@@ -92,8 +91,12 @@ class Borrowing:
         if record is None or state.index in self._own_only:
             return False
         found = self._worker.store.snapshots.get(record.chain_id) if record.chain_id else EMPTY
-        if found is None:
+        inputs = self._inputs(state)
+        base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
+        if found is None or base is None:
             return False
+        if found.layers and not isinstance(state.vertex.op, MergeOp):
+            found = self.stack(base, found.layers[-1])
         self._settle(state, found, record.created_ns, self._imports.domain)
         return True
 
@@ -302,6 +305,10 @@ def in_domain(domain: str, record: CacheRecord) -> CacheRecord:
     """A record as the domain keeps it: no build without the domain asks for it."""
     manifest = readable({"domain": domain, "key": record.key})
     return record._replace(key=domain_key(domain, record.key), manifest=manifest)
+
+
+def _is_delicate(op: ExecOp) -> bool:
+    return op.security == "insecure" or any(mount.kind in ("secret", "ssh") for mount in op.mounts)
 
 
 def _is_source(state: VertexState) -> bool:

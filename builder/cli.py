@@ -37,6 +37,7 @@ COMMANDS = {
     "du": "show what the store takes on the disk",
     "prune": "remove what nothing needs from the store",
     "store": "check the store, and repair it",
+    "cache": "carry the directories of RUN --mount=type=cache elsewhere",
     "graph": "print the graph of operations of a Dockerfile",
     "check": "find mistakes in a Dockerfile",
     "fmt": "print a Dockerfile in canonical form",

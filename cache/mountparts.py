@@ -23,13 +23,19 @@ _PER_ENTRY = 1024
 """What an entry counts beside its bytes."""
 
 
+def entries_of(tree_dir: str) -> Iterator[Change]:
+    """The entries of a directory. Sockets, and names that mean deletions in a layer, are left out."""
+    for change in tree_changes(tree_dir):
+        if change.stat is not None and not stat.S_ISSOCK(change.stat.st_mode) and not _means_deletion(change.path):
+            yield change
+
+
 def parts_of(tree_dir: str) -> Iterator[list[Change]]:
-    """The entries of a directory, part by part. Sockets, and names that mean deletions in a layer, are left out."""
+    """The entries of a directory, part by part."""
     part: list[Change] = []
     size = 0
-    for change in tree_changes(tree_dir):
-        if change.stat is None or stat.S_ISSOCK(change.stat.st_mode) or _means_deletion(change.path):
-            continue
+    for change in entries_of(tree_dir):
+        assert change.stat is not None, "deletions are left out"
         part.append(change)
         size += _PER_ENTRY + (change.stat.st_size if stat.S_ISREG(change.stat.st_mode) else 0)
         may_end = zlib.crc32(change.path.encode("utf-8", "surrogateescape")) % _ENDS == 0

@@ -42,6 +42,8 @@ def test_leaves_know_nobody(package: str, strangers: set[str]) -> None:
         ("tqdm", {"builder.progress_bar"}),
         ("sqlite3", {"cache.database"}),
         ("pyroute2", {"builder.sandbox.net.netlink"}),
+        ("boto3", {"builder.cachestore.s3"}),
+        ("botocore", {"builder.cachestore.s3"}),
         ("urllib3", {"builder.registry.transport"}),
     ],
 )

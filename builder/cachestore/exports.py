@@ -35,6 +35,10 @@ Say = Callable[[str], object]
 Bring = Callable[[VertexState], None]
 
 
+class _UnavailableError(Exception):
+    """A layer cannot be given, and that is not the fault of the place that it was for."""
+
+
 class Wiring(NamedTuple):
     """What exports get of a build that has begun."""
 
@@ -84,8 +88,9 @@ class Exports:
         wanted = in_images(self._plan, [planned.vertex])
         states = [state for state in self._states if state.index in wanted and is_own(state)]
         records = records_of(states, self._wiring)
-        described = [_described(layer, self._wiring) for layer in snapshot.layers]
-        return planned._replace(config={**planned.config, FIELD: inline_field(described, records)})
+        told = {record.diff_id for record in records}
+        layers = [_described(layer, self._wiring) if layer.diff_id in told else layer for layer in snapshot.layers]
+        return planned._replace(config={**planned.config, FIELD: inline_field(layers, records)})
 
     def cancel(self) -> None:
         """Stop sending; nothing is published. Idempotent."""
@@ -140,7 +145,12 @@ class Export:
 
     def _publish(self, states: Sequence[VertexState], mounts: Sequence[str]) -> None:
         assert self._present is not None and self._wiring is not None, "an export begins before it ends"
-        sent = {index: job.result() for index, job in self._jobs.items()}
+        sent: dict[int, TravellingLayer | None] = {}
+        for number, job in self._jobs.items():
+            try:
+                sent[number] = job.result()
+            except _UnavailableError as error:
+                self._say(f"exporting cache: {self.spec.name}: {states[number].vertex.name} is left out: {error}")
         given = [state for state in states if state.index in sent and is_own(state)]
         parts = {}
         if self.spec.mounts:
@@ -170,6 +180,8 @@ class Export:
         blob, diff_id = store.layers.blob(
             layer, compression=compression.kind, level=compression.level, force=compression.force
         )
+        if diff_id != layer.diff_id:
+            raise _UnavailableError(f"layer {layer.diff_id} cannot be made again as it was")
         described = _described(layer, wiring)
         travelling = TravellingLayer(diff_id, blob, described.content_digest, described.size)
         self._send(travelling, lambda: store.blobs.open(blob.digest), ())
@@ -181,7 +193,10 @@ class Export:
         cache, travelling = imports.travelling(layer)
 
         def opening() -> BlobReader:
-            imports.receive(cache, travelling)
+            try:
+                imports.receive(cache, travelling)
+            except (BuildError, CacheError) as error:
+                raise _UnavailableError(str(error)) from error
             return wiring.store.blobs.open(travelling.blob.digest)
 
         self._send(travelling, opening, [cache.source.repository] if cache.source.repository else [])

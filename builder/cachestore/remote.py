@@ -39,6 +39,7 @@ class _Place:
 
     def close(self) -> None:
         """See the contracts."""
+        self._client.cancel()
         self._client.close()
 
 

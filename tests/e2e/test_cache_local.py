@@ -157,6 +157,22 @@ def test_what_was_borrowed_is_passed_on(pybuild: Pybuild, based: list[str], cach
     assert ran(other.ok(*words(based, "-t", "x", "--cache-from", f"type=local,src={copy.directory}"))) == []
 
 
+def test_what_cannot_be_passed_on_is_left_out(
+    pybuild: Pybuild, based: list[str], cache: Layout, tmp_path: Path
+) -> None:
+    pybuild.write(Dockerfile=DOCKERFILE, f="hello")
+    pybuild.ok(*words(based, "--cache-to", f"type=local,dest={cache.directory},mode=max"))
+    cache.path(cache.config["layers"][0]["digest"]).unlink()
+    source, copy = f"type=local,src={cache.directory}", Layout(tmp_path / "copy")
+    done = machine(pybuild, "relay").ok(
+        *words(based, "-o", "type=cacheonly", "--cache-from", source),
+        *("--cache-to", f"type=local,dest={copy.directory},mode=max"),
+    )
+    assert "is left out" in messages(done)
+    kept = {layer["diff_id"] for layer in cache.config["layers"][1:]}
+    assert {layer["diff_id"] for layer in copy.config["layers"]} == kept
+
+
 def test_compression_is_as_wanted(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
     pybuild.write(Dockerfile=DOCKERFILE, f="hello")
     pybuild.ok(*words(based, "--cache-to", f"type=local,dest={cache.directory},compression=zstd,compression-level=9"))

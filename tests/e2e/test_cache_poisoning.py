@@ -272,6 +272,15 @@ def test_no_secret_for_a_step_on_an_untrusted_root(pybuild: Pybuild, based: list
     assert other.ok("run", "--rm", "x", "cat", "/seen").stdout == "good\ns3cret"
 
 
+def test_no_rights_for_a_step_on_an_untrusted_root(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
+    forged(cache)
+    pybuild.write(Dockerfile=DOCKERFILE + "RUN --security=insecure cat /made > /seen\n")
+    other = machine(pybuild, "other")
+    source = f"type=local,src={cache.directory},trust=read-only"
+    other.ok(*words(based, "-t", "x", "--allow", "security.insecure", "--cache-from", source))
+    assert other.ok("run", "--rm", "x", "cat", "/seen").stdout == "good\n"
+
+
 def test_verify_runs_the_step_and_compares(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
     _, steps, said = other_with(pybuild, based, cache, ",trust=verify")
     assert len(steps) == 2 and "differs" not in said
