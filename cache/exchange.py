@@ -168,6 +168,8 @@ class _Decoder:
 
     def index(self, document: dict[str, Any]) -> CacheIndex:
         layers = [self._layer(item) for item in _list(document, "layers", MAX_LAYERS)]
+        if len({layer.diff_id for layer in layers}) < len(layers):
+            raise CacheError("cache index is not valid: a layer is there twice")
         offers: dict[str, Offer] = {}
         for item in _list(document, "records", 1_000_000):
             record = self._record(item, layers)
