@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
+import subprocess
+import time
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Pybuild
 from tests.e2e.cachetools import Layout, cpu_seconds, machine, messages, ran
+from tests.registries import serving
 
 DOCKERFILE = """\
 FROM base AS tools
@@ -259,3 +264,92 @@ def test_fifty_cached_layers_are_exported_in_no_time(pybuild: Pybuild, based: li
     exporting, done = cpu_seconds(lambda: pybuild.ok(*words(based, "-o", "type=cacheonly", "--cache-to", target)))
     assert exporting - plain < 0.7
     assert "is up to date" in messages(done)
+
+
+def test_layers_are_sent_while_later_steps_run(
+    pybuild: Pybuild, based: list[str], cache: Layout, tmp_path: Path
+) -> None:
+    go = tmp_path / "context/go"
+    with serving(_Waiting.over(go)) as port:
+        command = pybuild.argv(*words(based, "--cache-to", f"type=local,dest={cache.directory},mode=max"))
+        pybuild.write(
+            Dockerfile=f"FROM base\nRUN echo x > /x\nRUN wget -q -O /y http://127.0.0.1:{port}/\nRUN cat /y > /z\n"
+        )
+        process = subprocess.Popen(
+            command, cwd=pybuild.cwd, env=pybuild.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        deadline = time.monotonic() + 60
+        blobs = cache.directory / "blobs/sha256"
+        while not (blobs.is_dir() and any(len(path.name) == 64 for path in blobs.iterdir())):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.05)
+        assert not (cache.directory / "index.json").exists()
+        go.touch()
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0, said
+    assert len(cache.config["layers"]) == 3
+
+
+class _Waiting(BaseHTTPRequestHandler):
+    """Answers when a file is there."""
+
+    go: Path
+
+    @classmethod
+    def over(cls, go: Path) -> type[BaseHTTPRequestHandler]:
+        return type("Waiting", (cls,), {"go": go})
+
+    def do_GET(self) -> None:
+        deadline = time.monotonic() + 60
+        while not self.go.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"y\n")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_several_builds_import_at_once(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
+    pybuild.write(Dockerfile=DOCKERFILE, f="hello")
+    pybuild.ok(*words(based, "--cache-to", f"type=local,dest={cache.directory},mode=max"))
+    other = machine(pybuild, "other")
+    processes = [
+        subprocess.Popen(
+            other.argv(*words(based, "-t", f"x{n}", "--cache-from", f"type=local,src={cache.directory}")),
+            cwd=other.cwd,
+            env=other.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for n in range(4)
+    ]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    assert len({stdout for stdout, _ in outputs}) == 1
+    assert other.ok("store", "check").returncode == 0
+
+
+def test_killed_imports_leave_a_right_store(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
+    pybuild.write(Dockerfile=DOCKERFILE, f="hello")
+    made = pybuild.ok(*words(based, "-t", "x", "--cache-to", f"type=local,dest={cache.directory},mode=max"))
+    other, chance = machine(pybuild, "other"), random.Random(1)
+    importing = words(based, "-t", "x", "--cache-from", f"type=local,src={cache.directory}")
+    for _ in range(12):
+        process = subprocess.Popen(
+            other.argv(*importing),
+            cwd=other.cwd,
+            env=other.environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(0.1 + chance.random() * 0.8)
+        process.kill()
+        process.wait()
+    done = other.ok(*importing)
+    assert done.stdout == made.stdout and ran(done) == []
+    assert other.ok("store", "check").returncode == 0
+    assert other.ok("run", "--rm", "x", "cat", "/h").stdout == "hellohello"
