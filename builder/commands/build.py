@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import check_deletes, parse_entitlements
-from builder.commands.known_args import check_known_args
+from builder.commands.known_args import check_known_args, wants_inline_cache
 from builder.context import BuildContext
 from builder.contexts.kinds import is_git_over_ssh
 from builder.contexts.opening import Source, add_named, open_context
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
         return run_call(args, env)
     options = build_options.plan_options(args, env)
-    check_known_args(options.build_args, partial(_say, args, env))
+    check_known_args(options.build_args)
     specs = _output_specs(args, options, env)
     words = _cache_words(args, options)
     secrets = _secrets(args, env)
@@ -180,7 +180,7 @@ def _report(
 
 def _cache_words(args: argparse.Namespace, options: BuildOptions) -> CacheWords | None:
     """What --cache-from and --cache-to say; None when there is nothing to import for them."""
-    is_inline = options.build_args.get("BUILDKIT_INLINE_CACHE", "") in ("1", "true")
+    is_inline = wants_inline_cache(options.build_args)
     if not (args.cache_from or args.cache_to or is_inline):
         return None
     from builder.commands.build_caches import parse_words
