@@ -28,7 +28,7 @@ _FROM: dict[str, tuple[str, ...]] = {
 _TO: dict[str, tuple[str, ...]] = {
     "local": ("dest", "tag", "reset", *_MANIFEST, *_COMPRESSION, *_COMMON_TO),
     "registry": ("ref", "registry.insecure", *_MANIFEST, *_COMPRESSION, *_COMMON_TO),
-    "inline": ("mode", "ignore-error"),
+    "inline": ("mode",),
     "s3": (*_S3, "upload_parallelism", "touch_refresh", *_COMPRESSION, *_COMMON_TO),
 }
 _REQUIRED = {
