@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from builder.cachestore.imports import Claim, is_whole, lazily_on
+from builder.cachestore.imports import Claim, is_whole, lazily_on, lazy_root
 from builder.errors import BuildError
 from builder.plan import SCRATCH, ExecOp, FileOp, ImageSourceOp, LocalSourceOp, MergeOp
 from builder.state import VertexState
@@ -56,12 +56,27 @@ class Borrowing:
         """Give every vertex without a result what the caches say of its definition key."""
         records = self._domain_records()
         for state in self._states:
+            if isinstance(state.vertex.op, ImageSourceOp) and state.result is None:
+                state.result, state.cached = lazy_root(state.vertex.op.chain_id), True
             if state.result is not None or state.tainted or _is_source(state):
                 continue
             if isinstance(state.vertex.op, MergeOp):
                 self._merge(state)
             elif not self._take_domain_record(state, records):
                 self._claim(state, (state.key,))
+
+        self._fetch_bases()
+
+    def _fetch_bases(self) -> None:
+        """Let the schedule fetch those base images that a step starts on which nothing is known of."""
+        for state in self._states:
+            for item in self._inputs(state) if state.result is None else ():
+                if (
+                    item is not None
+                    and isinstance(item.vertex.op, ImageSourceOp)
+                    and not is_whole(item.result or EMPTY)
+                ):
+                    item.result, item.cached = None, False
 
     def _near_secrets(self) -> set[int]:
         """The vertices whose files a step may run that has a secret, an agent, or rights beyond the sandbox's."""
@@ -187,7 +202,7 @@ class Borrowing:
         lazy = self._lazy_below(state)
         if not lazy:
             return
-        self._imports.prefetch([layer for item in lazy if item.result is not None for layer in item.result.layers[-1:]])
+        self._imports.prefetch(layer for item in lazy if item.result is not None for layer in item.result.layers[-1:])
         for item in lazy:
             with item.lock:
                 if item.result is not None and not is_whole(item.result):
@@ -211,7 +226,11 @@ class Borrowing:
 
     def _make_whole(self, state: VertexState) -> None:
         """Fetch one vertex's own layer and put it on what is below, which is whole."""
+        if isinstance(state.vertex.op, ImageSourceOp):
+            return self._run(state)
         below = self._below(state)
+        for item in below:
+            self._need(item)
         base, *others = [EMPTY if item is None else item.result for item in below] or [EMPTY]
         assert state.result is not None and base is not None, f"{state.vertex.name} was promised on something"
         try:
@@ -229,6 +248,7 @@ class Borrowing:
         else:
             state.result = base
             self._write_down(state)
+        return None
 
     def _build_instead(self, state: VertexState, error: Exception) -> None:
         """Run a vertex whose borrowed result cannot be had. If it holds something else then, the definition keys of

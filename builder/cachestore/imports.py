@@ -21,6 +21,7 @@ from builder.cachestore.place import CacheSource
 from builder.cachestore.reading import read_index
 from builder.errors import BuildError
 from cache.arrival import receive, stack_received
+from cache.digest import Digest
 from cache.errors import CacheError
 from cache.exchange import EMPTY_INDEX, CacheIndex, TravellingLayer, TravellingRecord
 from cache.layerrows import LayerRows
@@ -127,7 +128,7 @@ class Imports:
 
     def prefetch(self, layers: Iterable[Layer]) -> None:
         """Have the lazy ones of these layers in the store, several at a time; `put` says which cannot be had."""
-        wanted = [layer for layer in dict.fromkeys(layers) if layer.layer_id == LAZY]
+        wanted = [layer for layer in dict.fromkeys(layers) if layer in self._offered]
 
         def attempt(layer: Layer) -> None:
             with contextlib.suppress(BuildError, CacheError):
@@ -209,6 +210,11 @@ def open_cache(
 def is_whole(snapshot: Snapshot) -> bool:
     """Whether every layer of a root is in the store."""
     return all(layer.layer_id != LAZY for layer in snapshot.layers)
+
+
+def lazy_root(name: str) -> Snapshot:
+    """The root of a base image that is somewhere else: its chain id is known, its layers and their content are not."""
+    return Snapshot(name, (Layer(LAZY, Digest(name), f"of {name}", 0, 0),))
 
 
 def lazily_on(base: Snapshot, layer: Layer) -> Snapshot:

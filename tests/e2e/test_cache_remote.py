@@ -127,6 +127,27 @@ def test_registry_with_passwords(pybuild: Pybuild, based: list[str], tmp_path: P
         assert token not in denied.stderr
 
 
+def test_a_base_image_is_pulled_only_when_it_is_needed(
+    pybuild: Pybuild, base_layout: Path, name: str, tmp_path: Path
+) -> None:
+    with RegistryClient({"HOME": str(tmp_path)}) as client:
+        push(client, f"{name}/base", base_layout)
+    pybuild.write(Dockerfile=DOCKERFILE.replace("FROM base", f"FROM {name}/base"), f="hello")
+    made = pybuild.ok(*words([], "-t", "x", "--cache-to", f"type=registry,ref={name},mode=max"))
+    other = machine(pybuild, "other")
+    done = other.ok(*words([], "-o", "type=cacheonly", "--cache-from", name))
+    assert ran(done) == [] and "importing layer" not in messages(done)
+    assert not [path for path in (other.root / "snapshots").iterdir() if path.name != "empty"]
+    done = other.ok(*words([], "-t", "x", "--cache-from", name))
+    assert [step for step in ran(done) if not step.startswith("FROM")] == [] and done.stdout == made.stdout
+    assert other.ok("run", "--rm", "x", "cat", "/h").stdout == "hellohello"
+    pybuild.write(Dockerfile=DOCKERFILE.replace("FROM base", f"FROM {name}/base").replace("/g /g >", "/g >"))
+    third = machine(pybuild, "third")
+    done = third.ok(*words([], "-t", "x", "--cache-from", name))
+    assert [step for step in ran(done) if step.startswith("RUN")] == ["RUN cat /g > /h"]
+    assert third.ok("run", "--rm", "x", "cat", "/h").stdout == "hello"
+
+
 @pytest.mark.parametrize("switch", [["--cache-to", "type=inline"], ["--build-arg", "BUILDKIT_INLINE_CACHE=1"]])
 def test_an_image_is_its_own_cache(
     pybuild: Pybuild, based: list[str], name: str, tmp_path: Path, switch: list[str]
