@@ -29,6 +29,7 @@ COMMANDS = {
     "tag": "give an image another name",
     "rmi": "remove names of images",
     "save": "write an image to an archive",
+    "explain": "say what of a build is in the cache, and why the rest is not",
     "graph": "print the graph of operations of a Dockerfile",
     "check": "find mistakes in a Dockerfile",
     "fmt": "print a Dockerfile in canonical form",

@@ -158,6 +158,10 @@ class Vertex(NamedTuple):
     internal: bool = False
     """Not shown in the progress unless it fails (inline documents, merges)."""
     no_cache: bool = False
+    text: str = ""
+    """The instruction as it is written, without values of variables; to be shown where `name` says too much."""
+    args: tuple[str, ...] = ()
+    """Which of the variables that it sees are build arguments."""
 
 
 class HistoryEntry(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol, TextIO
 
@@ -39,6 +39,10 @@ class Reporter(Protocol):
 
     def warning(self, warning: PlanWarning) -> None:
         """A remark about the Dockerfile."""
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        """Why a vertex was found or was not: `event` is `miss` for the first that ran, `explanation` for each that was
+        asked about; `text` says it in a line, `document` in plain values."""
 
     def message(self, text: str) -> None:
         """A step that is not a vertex, such as writing an output."""
@@ -88,6 +92,8 @@ class QuietReporter:
     def failed(self, index: int, message: str, seconds: float) -> None: ...
 
     def warning(self, warning: PlanWarning) -> None: ...
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None: ...
 
     def message(self, text: str) -> None: ...
 
@@ -166,6 +172,9 @@ class PlainReporter(QuietReporter):
             place = f" (line {warning.location.start_line})" if warning.location else ""
             self._write(f"warning: {warning.rule}: {warning.message}{place}")
 
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        self.message(text)
+
     def message(self, text: str) -> None:
         with self._lock:
             self._write(text)
@@ -211,6 +220,9 @@ class JsonReporter(QuietReporter):
     def warning(self, warning: PlanWarning) -> None:
         line = warning.location.start_line if warning.location else None
         self._event("warning", rule=warning.rule, message=warning.message, line=line)
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        self._event(event, text=text, **document)
 
     def message(self, text: str) -> None:
         self._event("message", text=text)

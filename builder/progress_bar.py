@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -105,6 +105,9 @@ class BarReporter:
         with self._lock:
             place = f" (line {warning.location.start_line})" if warning.location else ""
             self._say(f" warning: {warning.rule}: {warning.message}{place}")
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        self.message(text)
 
     def message(self, text: str) -> None:
         with self._lock:

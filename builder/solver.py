@@ -7,6 +7,7 @@ does not rebuild what follows. Knows keys and order; how an operation runs is in
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from builder.errors import BuildError
 from builder.ops import definition
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, Vertex
 from builder.state import VertexState
+from cache.errors import StoreFullError
 from cache.keys import key_of, readable
 from cache.records import CacheRecord
 from cache.snapshots import EMPTY, Snapshot
@@ -29,6 +31,7 @@ class Solver:
     def __init__(self, plan: Plan, worker: Worker) -> None:
         self.plan = plan
         self.worker = worker
+        self.began_ns = worker.clock()
         self.states = [VertexState(index, vertex) for index, vertex in enumerate(plan.vertices)]
 
     def solve(self, run_all: Callable[[list[VertexState], Callable[[VertexState], None]], None]) -> None:
@@ -36,7 +39,7 @@ class Solver:
 
         Raises BuildError with the place of the vertex that failed.
         """
-        self._look_up()
+        self.look_up()
         missing = self._missing()
         for state in self.states:
             if state.cached and not state.vertex.internal and not isinstance(state.vertex.op, LocalSourceOp):
@@ -48,7 +51,8 @@ class Solver:
         """The states of a vertex's inputs, None for an empty root."""
         return [None if index == SCRATCH else self.states[index] for index in state.vertex.inputs]
 
-    def _look_up(self) -> None:
+    def look_up(self) -> None:
+        """Give every vertex its definition key, and its result where there is a record. Raises BuildError."""
         for state in self.states:
             with definition.located(state.vertex):
                 state.manifest = definition.by_definition(state.vertex, self.inputs(state), self.worker)
@@ -56,7 +60,7 @@ class Solver:
             above = [item for item in self.inputs(state) if item is not None]
             state.tainted = state.vertex.no_cache or any(item.tainted for item in above)
         wanted = [state.key for state in self.states if _is_recorded(state.vertex)]
-        records = self.worker.store.records.get_many(wanted)
+        records = self.worker.store.records.find(wanted)
         for state in self.states:
             if _is_recorded(state.vertex) and not state.tainted:
                 state.record = records.get(state.key)
@@ -78,6 +82,7 @@ class Solver:
             state.result = EMPTY if state.record.chain_id == "" else snapshots.get(state.record.chain_id)
             state.cached = state.result is not None
             state.created_ns = state.record.created_ns
+            state.outcome = "hit" if state.cached else ""
 
     def _missing(self) -> list[VertexState]:
         """The vertices without a result that an image needs, directly or through others without one."""
@@ -114,26 +119,36 @@ class Solver:
         records = self.worker.store.records
         waiting = self.worker.reporter.waiting
         with self.worker.store.locks.exclusive(state.key, on_wait=lambda _: waiting(state.index)):
-            manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
-            content_key = key_of(manifest)
+            content = definition.by_content(state.vertex, self.inputs(state), self.worker)
+            content_key = key_of(content.manifest)
+            state.content = content
             keys = [] if state.tainted else [state.key]
             if not isinstance(state.vertex.op, MergeOp):  # quicker made than found
                 keys.append(content_key)
             if not state.vertex.no_cache and self._take_record(state, keys):
                 return
+            state.outcome = "ran"
             began = time.perf_counter()
             state.result = definition.execute(state.vertex, state.index, self.inputs(state), self.worker)
             state.created_ns = self.worker.clock()
             seconds = time.perf_counter() - began
-            for key, shown in ((state.key, state.manifest), (content_key, manifest)):
+            for key, shown in ((state.key, state.manifest), (content_key, content.manifest)):
                 record = CacheRecord(key, state.result.chain_id, readable(shown), state.created_ns, seconds)
                 records.put(record, replace=state.tainted)
+            self._note(state)
+
+    def _note(self, state: VertexState) -> None:
+        """Keep what will explain why a later build does not find this record."""
+        from builder.explain.notes import take_notes
+
+        with contextlib.suppress(StoreFullError):  # the result is there, only its story is not
+            take_notes(state, self.inputs(state), self.worker)
 
     def _take_record(self, state: VertexState, keys: list[str]) -> bool:
         """Use a record of one of the keys, if its snapshot is there; the definition key then leads there, too."""
         store = self.worker.store
         for key in keys:
-            record = store.records.get(key)
+            record = store.records.find((key,)).get(key)
             found = store.snapshots.get(record.chain_id) if record and record.chain_id else EMPTY
             if record is None or found is None:
                 continue
@@ -141,7 +156,9 @@ class Solver:
                 found = self._on_its_input(state, found)
                 alias = record._replace(key=state.key, chain_id=found.chain_id, manifest=readable(state.manifest))
                 store.records.put(alias, replace=True)
+                self._note(state)
             state.result, state.created_ns, state.cached = found, record.created_ns, True
+            state.outcome = "hit" if key == state.key else "content"
             return True
         return False
 
@@ -150,12 +167,17 @@ class Solver:
 
         Roots of the same content can differ in times and in empty layers, and an image has a layer for every vertex.
         """
-        inputs = self.inputs(state)
-        base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
-        assert base is not None, f"{state.vertex.name} runs after its inputs"
+        base = self.base(state)
         if not found.layers or found.layers[:-1] == base.layers:
             return found
         return self.worker.store.snapshots.stack(base, found.layers[-1])
+
+    def base(self, state: VertexState) -> Snapshot:
+        """The root that a vertex starts from; its inputs have their results."""
+        inputs = self.inputs(state)
+        base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
+        assert base is not None, f"{state.vertex.name} runs after its inputs"
+        return base
 
     def layer_states(self, vertex: int) -> list[VertexState]:
         """The vertices that made the layers of a root, bottom first, without those of its base image."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from builder.plan import Vertex
 from cache.records import CacheRecord
 from cache.snapshots import Snapshot
+
+if TYPE_CHECKING:
+    from builder.ops.definition import Described
 
 
 class VertexState:
@@ -21,5 +24,9 @@ class VertexState:
         self.result: Snapshot | None = None
         self.cached = False
         self.created_ns = 0
+        self.outcome = ""
+        """How it got its result: `hit` by its definition, `content` by what its inputs hold, `ran`; "" for neither."""
+        self.content: Described | None = None
+        """Its content key's manifest, once its inputs had their results."""
         self.tainted = False
         """Whether it or an input ran in spite of a record: the definition key says nothing then."""

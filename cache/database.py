@@ -16,7 +16,6 @@ from typing import Any
 
 from cache.errors import CacheError, StoreCorruptError, StoreFullError, StoreVersionError
 
-SCHEMA_VERSION = 1
 _BUSY_SECONDS = 60.0
 _CHUNK = 500
 
@@ -86,6 +85,39 @@ CREATE TABLE file_digests (
 );
 """
 
+_KEY_NOTES = (
+    """
+CREATE TABLE key_notes (
+    key TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    project TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    keyword TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    made_ns INTEGER NOT NULL,
+    notes BLOB NOT NULL
+) WITHOUT ROWID""",
+    "CREATE INDEX key_notes_operation ON key_notes (operation, kind, made_ns)",
+    "CREATE INDEX key_notes_parent ON key_notes (parent, kind, made_ns)",
+    "CREATE INDEX key_notes_place ON key_notes (project, stage, keyword, kind, made_ns)",
+    """
+CREATE TRIGGER key_notes_go AFTER DELETE ON records BEGIN
+    DELETE FROM key_notes WHERE key = OLD.key;
+END""",
+    """
+CREATE TABLE file_lists (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    content BLOB NOT NULL
+)""",
+)
+
+_UPGRADES: tuple[tuple[str, ...], ...] = (_KEY_NOTES,)
+"""What each version has more than the one before, from version 2 on."""
+SCHEMA_VERSION = 1 + len(_UPGRADES)
+
 Row = tuple[Any, ...]
 
 
@@ -103,6 +135,8 @@ class Database:
             version = self._rows("PRAGMA user_version", ())[0][0]
         if version == 0:
             self._create()
+        elif 0 < version < SCHEMA_VERSION:
+            self._upgrade()
         elif version != SCHEMA_VERSION:
             self._connection.close()
             hint = "use the program that made it, or name another store with PYBUILD_ROOT"
@@ -116,6 +150,17 @@ class Database:
             if version == 0:  # else another process made the tables in between
                 for statement in _SCHEMA.split(";"):
                     self.write(statement)
+                self.write("PRAGMA user_version=1")
+            self._upgrade()
+
+    def _upgrade(self) -> None:
+        """Add what this version has more. All of it or nothing; another process may do the same meanwhile."""
+        with self.transaction():
+            version = self.rows("PRAGMA user_version")[0][0]
+            for statements in _UPGRADES[version - 1 :]:
+                for statement in statements:
+                    self.write(statement)
+            if version < SCHEMA_VERSION:
                 self.write(f"PRAGMA user_version={SCHEMA_VERSION}")
 
     def rows(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:

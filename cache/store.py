@@ -4,6 +4,7 @@
     <root>/blobs/sha256      content-addressed files (blobs)
     <root>/snapshots/<id>    layer directories (trees)
     <root>/index.db          SQLite: layers, snapshots, records, images, memo, file digests (database)
+    <root>/mac.key           what digests of secrets are keyed with (mackey)
     <root>/run               locks, leases, temporary files (locks)
 
 Opening only opens: nothing is swept, listed or checked, so that a fully cached build pays next to nothing.
@@ -32,11 +33,13 @@ from cache.statcache import StatCache
 from cache.trees import ROOT_MODE, Trees
 
 if TYPE_CHECKING:
+    from cache.keynotes import KeyNotes
     from cache.layerblobs import LayerBlobs
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
-_NAMES = {"version", "blobs", "snapshots", "run", "index.db", "index.db-wal", "index.db-shm", "cache-mounts", "git"}
+_FILES = {"version", "mac.key", "index.db", "index.db-wal", "index.db-shm"}
+_NAMES = {"blobs", "snapshots", "run", "cache-mounts", "git"} | _FILES
 
 
 class Store:
@@ -57,6 +60,7 @@ class Store:
         )
         self.snapshots = SnapshotStore(self.database, trees, self._materializer, clock=clock)
         self._layers: LayerBlobs | None = None
+        self._notes: KeyNotes | None = None
 
     @property
     def layers(self) -> LayerBlobs:
@@ -67,6 +71,15 @@ class Store:
             self._layers = LayerBlobs(self.database, self.blobs, self._materializer)
         return self._layers
 
+    @property
+    def notes(self) -> KeyNotes:
+        """What explains keys. Imported when somebody wants it, since a cached build does not."""
+        if self._notes is None:
+            from cache.keynotes import KeyNotes
+
+            self._notes = KeyNotes(self.database)
+        return self._notes
+
     @classmethod
     def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:
         """The store at `root`, made when it is not there. `clock` gives nanoseconds since 1970, `boot_id` names this
@@ -75,6 +88,12 @@ class Store:
         if not _has_version(root):
             _create(root)
         return cls(root, boot_id=boot_id, clock=clock)
+
+    def mac_key(self) -> bytes:
+        """The key for digests of secrets, which only this store has; made at the first call."""
+        from cache.mackey import mac_key
+
+        return mac_key(self.root)
 
     def close(self) -> None:
         """Give up leases and close the database. Idempotent."""

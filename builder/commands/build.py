@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,6 +50,25 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     options = build_options.plan_options(args, env)
     check_known_args(options.build_args, partial(_say, args, env))
     specs = _output_specs(args, options, env)
+    with opened(args, options, env, partial(make_reporter, args, env)) as (plan, worker):
+        try:
+            solver = _solve(plan, worker, args)
+            exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
+            _explain(solver, args, env)
+        finally:
+            worker.reporter.close()
+    _report(args, env, exported, quiet=any(spec.dest == "-" for spec in specs))
+    return 0
+
+
+@contextlib.contextmanager
+def opened(
+    args: argparse.Namespace, options: BuildOptions, env: Environment, make: Callable[[Plan], Reporter]
+) -> Iterator[tuple[Plan, Worker]]:
+    """The plan of the command line, and the worker to carry it out with, whose reporter `make` makes.
+
+    Errors get the lines of the Dockerfile that they are about.
+    """
     secrets = _secrets(args, env)
     with Store.open(env.root) as store:
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd)
@@ -63,18 +82,24 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             sandbox = _sandbox(args, env)
             warm_up = partial(_warm_up, sandbox, context)
             plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
-            inputs = Inputs(context, plan.vertices, fetcher)
-            worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
-            try:
-                solver = _solve(plan, worker, args.jobs)
-                exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
-            finally:
-                worker.reporter.close()
+            inputs = Inputs(context, plan.vertices, fetcher, modes=options.cache_key_mode)
+            yield plan, Worker(store, inputs, sandbox, secrets, make(plan), env.clock)
         except BuildError as error:
             error.excerpt = excerpt_of(error, context)
             raise
-    _report(args, env, exported, quiet=any(spec.dest == "-" for spec in specs))
-    return 0
+
+
+def _explain(solver: Solver, args: argparse.Namespace, env: Environment) -> None:
+    """With --explain everything; else, after a build in which something ran, one line about the first of it."""
+    is_silent = args.quiet or args.progress == "quiet"
+    if not args.explain and (is_silent or not any(state.outcome == "ran" for state in solver.states)):
+        return
+    from builder.explain.report import report_all, report_first
+
+    if args.explain:
+        report_all(solver, None if args.progress == "json" and not is_silent else env.stderr)
+    else:
+        report_first(solver)
 
 
 def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
@@ -137,7 +162,7 @@ def _report(args: argparse.Namespace, env: Environment, exported: list[Exported]
         env.stdout.write("".join(f"{each}\n" for each in ids))
 
 
-def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
+def _solve(plan: Plan, worker: Worker, args: argparse.Namespace) -> Solver:
     solver = Solver(plan, worker)
 
     def run_all(states: list[VertexState], run_one: Callable[[VertexState], None]) -> None:
@@ -146,7 +171,7 @@ def _solve(plan: Plan, worker: Worker, jobs: int) -> Solver:
 
         check_privileges()
 
-        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
+        Schedule(states, run_one).run(args.jobs or default_jobs(), cancel=worker.cancel)
 
     for warning in plan.warnings:
         worker.reporter.warning(warning)

@@ -40,8 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--push", action="store_true", help=argparse.SUPPRESS)
     note = "annotate the image; WHERE is manifest (default), index, manifest-descriptor or index-descriptor, or several"
     add("--annotation", action="append", default=[], metavar="[WHERE,…:]KEY=VALUE", help=note)
-    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR", help="for RUN --mount=type=secret")
+    keyed = "for RUN --mount=type=secret; with cache=key a changed secret runs its steps again"
+    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR[,cache=key]", help=keyed)
     add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
+    explain = "say of every instruction whether it was found in the cache, and if not, what has changed"
+    add("--explain", action="store_true", help=explain)
     allow = "grant security.insecure, network.host or buildx.local.delete"
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help=allow)
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
@@ -98,6 +101,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pull", action="store_true", help=pull)
     add("--no-cache", action="store_true", help="run every instruction")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
+    modes = "which bits of modes of context files count for the cache: full (default), or git: the executable bit only"
+    add("--cache-key-mode", default="full", choices=("full", "git"), help=modes)
     add("--network", default="default", metavar="MODE", help="the network of RUN: default, none or host")
     add("--add-host", action="append", default=[], metavar="HOST:IP", help="add a line to /etc/hosts of RUN")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm of RUN")
@@ -121,6 +126,7 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         platform=platforms[0] if platforms else "",
         named_contexts=dict(_pair(text, "--build-context") for text in args.build_context),
         no_cache=given.no_cache == (),
+        cache_key_mode=args.cache_key_mode,
         no_cache_filter=given.no_cache or (),
         network="default" if given.network == "sandbox" else given.network,
         extra_hosts=tuple([f"{each.host}:{each.ip}" for each in given.extra_hosts]),
@@ -214,11 +220,13 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 def secret(text: str, cwd: str) -> SecretSource:
     """One `--secret` as a value. Raises UsageError when it is malformed, BuildError when its file is missing."""
     fields = dict(_pair(field, "--secret") for field in text.split(","))
-    unknown = set(fields) - {"id", "src", "source", "env", "type"}
+    unknown = set(fields) - {"id", "src", "source", "env", "type", "cache"}
     if unknown:
-        raise UsageError(
-            f'--secret "{text}" has an unknown field "{min(unknown)}"', hint="the fields are id, src, env and type"
-        )
+        hint = "the fields are id, src, env, type and cache"
+        raise UsageError(f'--secret "{text}" has an unknown field "{min(unknown)}"', hint=hint)
+    if fields.get("cache", "key") != "key":
+        hint = "cache=key runs a step again when the secret has changed; without it a secret never does"
+        raise UsageError(f'--secret "{text}": cache is "{fields["cache"]}", expected key', hint=hint)
     path = fields.get("src") or fields.get("source") or ""
     variable = fields.get("env", "")
     kind = fields.get("type", "")
@@ -232,7 +240,7 @@ def secret(text: str, cwd: str) -> SecretSource:
     full = os.path.join(cwd, os.path.expanduser(path)) if path else ""
     if full and not os.path.exists(full):
         raise BuildError(f'secret "{identity}": {path} does not exist')
-    return SecretSource(identity, "" if variable else full, variable)
+    return SecretSource(identity, "" if variable else full, variable, "cache" in fields)
 
 
 def agent(text: str, env: Environment) -> tuple[str, str]:
