@@ -92,8 +92,9 @@ def _dispatch(words: list[str], environment: Environment) -> int:
         f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter
     )
     module.add_arguments(parser)
+    bare = getattr(module, "BARE", {})
     try:
-        arguments = parser.parse_args(words)
+        arguments = parser.parse_args([bare.get(word, word) for word in words])
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(module.run(arguments, environment))

@@ -31,12 +31,14 @@ from builder.worker import Sandbox, Secrets, Worker
 from cache.store import Store
 
 if TYPE_CHECKING:
+    from builder.cachecheck import RunAll
     from builder.exporter import Exported, OutputSpec
     from builder.options import BuildOptions
     from builder.progress import Reporter
 
 
 add_arguments = build_options.add_arguments
+BARE = build_options.BARE
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:
@@ -177,9 +179,19 @@ def _solve(plan: Plan, worker: Worker, args: argparse.Namespace) -> Solver:
         worker.reporter.warning(warning)
     try:
         solver.solve(run_all)
+        if args.cache_check is not None:
+            _check_cache(solver, args.cache_check, run_all)
     finally:
         worker.close()
     return solver
+
+
+def _check_cache(solver: Solver, wanted: build_options.CacheCheck, run_all: RunAll) -> None:
+    from builder.cachecheck import check_cache, require_same
+
+    checked = check_cache(solver, wanted.percent, run_all)
+    if not wanted.warns:
+        require_same(checked)
 
 
 def make_reporter(args: argparse.Namespace, env: Environment, plan: Plan) -> Reporter:

@@ -27,6 +27,15 @@ class Call(NamedTuple):
     format: str = "text"
 
 
+class CacheCheck(NamedTuple):
+    """How much of what was found in the cache to make again, in percent, and whether a difference is no error."""
+
+    percent: float = 100.0
+    warns: bool = False
+
+
+BARE = {"--cache-check": "--cache-check=100%"}
+"""Options that take a value only behind an equals sign, with what they mean without one."""
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 
 
@@ -45,6 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
     explain = "say of every instruction whether it was found in the cache, and if not, what has changed"
     add("--explain", action="store_true", help=explain)
+    check = (
+        "run a random part of the steps that are in the cache again (all by default) and compare what they make; "
+        "another content is an error unless warn is given, other times of files are only reported"
+    )
+    add("--cache-check", type=cache_check, default=None, metavar="PERCENT%[,warn]", help=check)
     allow = "grant security.insecure, network.host or buildx.local.delete"
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help=allow)
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
@@ -75,6 +89,23 @@ def call_option(text: str) -> Call:
         elif key != "ignorestatus":
             raise argparse.ArgumentTypeError(f'field "{field}" is not known, expected format=text or format=json')
     return call
+
+
+def cache_check(text: str) -> CacheCheck:
+    """A value of --cache-check. Raises ArgumentTypeError for one that is not known."""
+    number, *words = text.split(",")
+    if number in ("warn", "error"):
+        number, words = "100%", [number, *words]
+    try:
+        percent = float(number.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 < percent <= 100:
+        raise argparse.ArgumentTypeError(f'"{number}" is not a part of 100%, expected for instance 10%')
+    for word in words:
+        if word not in ("warn", "error"):
+            raise argparse.ArgumentTypeError(f'field "{word}" is not known, expected warn or error')
+    return CacheCheck(percent, warns=words[-1:] == ["warn"])
 
 
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:

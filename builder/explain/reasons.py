@@ -116,11 +116,10 @@ class Reasons:
             return self.of(ran)._replace(vertex=state.index, text=found.text, stage=found.stage)
         if state.record is not None and not state.tainted:
             return found._replace(status=MISS, note="its layer is not in the store any more")
-        differences = self._differences(state)
         if ran is not None:
-            named = self.of(ran).label
-            own = tuple(each for each in differences or () if each.kind not in ("input", "base"))
-            return found._replace(status=BELOW, differences=own, note=_tense(state), input=named)
+            own = tuple(each for each in self._compared(state, DEFINITION)[1] if each.kind not in ("input", "base"))
+            return found._replace(status=BELOW, differences=own, note=_tense(state), input=self.of(ran).label)
+        differences = self._differences(state)
         if differences is None:
             return found._replace(status=MISS, note="no former record")
         return found._replace(status=MISS, differences=differences)
@@ -141,7 +140,7 @@ class Reasons:
             found = self._compared(state, CONTENT)[1] or found
         if all(each.kind == "input" and each.was == each.now for each in found):
             found = self._above(state, former) or found
-        return tuple(found)
+        return tuple(each for each in found if each.kind != "input" or each.was != each.now) or tuple(found)
 
     def _above(self, state: VertexState, former: Told) -> list[Difference]:
         """What differs in the nearest input that is not what it was, where all that is known of a vertex is that: the
