@@ -55,7 +55,7 @@ def compare(former: Told, now: Told, list_of: ListOf) -> list[Difference]:
         return [_instruction(former, now)]
     found = [*_inputs(former, now, list_of)]
     if now.manifest["op"] == "exec":
-        found += _exec(former, now)
+        found += _without_secrets(_exec(former, now), former, now)
     elif now.manifest["op"] == "file":
         found += _actions(former, now)
     found += _secrets(former.manifest.get("secrets", {}), now.manifest.get("secrets", {}))
@@ -91,6 +91,17 @@ def _exec(former: Told, now: Told) -> Iterator[Difference]:
             yield Difference(kind, "", former.manifest[name] or None, now.manifest[name] or None)
     if former.notes["text"] == now.notes["text"] or was == argv:
         yield from _mounts(former.manifest["mounts"], now.manifest["mounts"])
+
+
+def _without_secrets(found: Iterator[Difference], former: Told, now: Told) -> Iterator[Difference]:
+    """The differences with the values of secret variables hidden wherever else they have come to stand."""
+    pairs = (entry.partition("=") for told in (former, now) for entry in told.manifest["env"])
+    values = sorted({value for name, _, value in pairs if value and is_secret_name(name)}, key=len, reverse=True)
+    for each in found:
+        was, is_now = each.was, each.now
+        for value in values:
+            was, is_now = (text and text.replace(value, "***") for text in (was, is_now))
+        yield each._replace(was=was, now=is_now)
 
 
 def _command(was: list[str], argv: list[str], former: Told, now: Told) -> Difference:
@@ -167,7 +178,8 @@ def _inputs(former: Told, now: Told, list_of: ListOf) -> Iterator[Difference]:
         if "digests" in old and "digests" in new:
             if old.get("modes") != new.get("modes"):
                 yield _option("modes", old.get("modes", "full"), new.get("modes", "full"))
-            yield from _copied(position, (old["digests"], new["digests"]), now, list_of)
+            else:
+                yield from _copied(position, (old["digests"], new["digests"]), now, list_of)
         else:
             yield _root(*(each[position] if position < len(each) else None for each in names))
 
