@@ -11,6 +11,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from cache.dirfds import OPEN_DIRECTORY, read_limited
@@ -33,6 +34,7 @@ KIND_OF_TYPE = {
 """`FileEntry.kind` for the type bits of a mode (stat(2))."""
 _CHUNK = 1 << 20
 _BATCH = 4096
+_name = itemgetter(0)
 _new_tuple = tuple.__new__
 """NamedTuple's own constructor takes four times as long, and there are thousands of entries."""
 
@@ -51,6 +53,7 @@ class FileEntry(NamedTuple):
     ctime_ns: int
     linkname: str
     rdev: int
+    """Of a device."""
 
 
 def scan(
@@ -128,7 +131,7 @@ def _scan(directory: str, prefix: str, judges: _Judges, found: dict[str, FileEnt
     try:
         with os.scandir(fd) as entries:
             members = [(entry.name, entry) for entry in entries]
-        members.sort(key=_name if all(name.isascii() for name, _ in members) else _name_bytes)
+        members.sort(key=_name if "".join([name for name, _ in members]).isascii() else _name_bytes)
         for name, member in members:
             path = prefix + name
             if keep is not None and not (verdict := keep(path, member.is_dir(follow_symlinks=False))):
@@ -151,7 +154,7 @@ def _scan(directory: str, prefix: str, judges: _Judges, found: dict[str, FileEnt
                     status.st_ino,
                     status.st_ctime_ns,
                     os.readlink(name, dir_fd=fd) if kind == "l" else "",
-                    status.st_rdev,
+                    status.st_rdev if kind in "cb" else 0,
                 ),
             )
             if kind == "d":
@@ -173,10 +176,6 @@ def _directory_entry(path: str, status: os.stat_result) -> FileEntry:
     owner = status.st_uid, status.st_gid
     times = status.st_mtime_ns, status.st_ino, status.st_ctime_ns
     return FileEntry(path, "d", status.st_mode & 0o7777, *owner, status.st_size, *times, "", status.st_rdev)
-
-
-def _name(member: tuple[str, object]) -> str:
-    return member[0]
 
 
 def _name_bytes(member: tuple[str, object]) -> bytes:

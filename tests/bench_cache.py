@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -91,7 +92,7 @@ def context_rows(scratch: Path) -> bool:
         measured(command, scratch / "files")
         time.sleep(2.1)  # files younger than that are read again
         measured(command, scratch / "files")
-        row = Row(lambda: measured(command, scratch / "files"))
+        row = Row(partial(measured, command, scratch / "files"))
         print(f"{count:<28,}{row.seconds:>10.3f}{row.processor:>11.3f}{row.mb:>8.1f}", flush=True)
         shutil.rmtree(context)
     return row.seconds <= MOST_SECONDS and row.mb <= MOST_MB
@@ -110,9 +111,9 @@ def record_rows(scratch: Path) -> bool:
         (context / "Dockerfile").write_text("FROM scratch\nCOPY file /file\nCOPY file /other\n")
         command = ["builder", "build", "-q", str(context)]
         measured(command, root)
-        row = Row(lambda: measured(command, root))
+        row = Row(partial(measured, command, root))
         (context / "Dockerfile").write_text("FROM scratch\nCOPY file /file\nCOPY file /another\n")
-        explained = Row(lambda: measured(["builder", "explain", str(context)], root))
+        explained = Row(partial(measured, ["builder", "explain", str(context)], root))
         rows.append((row.processor, explained.processor))
         figures = f"{row.seconds:>10.3f}{row.processor:>11.3f}{row.mb:>8.1f}{explained.processor:>16.3f}"
         print(f"{count:<28,}{figures}", flush=True)
