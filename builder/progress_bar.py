@@ -107,7 +107,10 @@ class BarReporter:
             self._say(f" warning: {warning.rule}: {warning.message}{place}")
 
     def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
-        self.message(text)
+        from textwrap import wrap
+
+        with self._lock:
+            self._say("\n".join(wrap(f" => {text}", _columns(self._stream) - 1, subsequent_indent="    ")))
 
     def message(self, text: str) -> None:
         with self._lock:
