@@ -63,7 +63,7 @@ class TerminalReporter(QuietReporter):
         self._line(f" warning: {warning.rule}: {warning.message}{place}")
 
     def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
-        self.message(text)
+        self._opened().explained(event, text, document)
 
     def message(self, text: str) -> None:
         if self._bar is None:
