@@ -153,7 +153,7 @@ class Borrowing:
         return next((item.domain for item in self._inputs(state) if item is not None and item.domain), "")
 
     def _settle(self, state: VertexState, result: Snapshot, created_ns: int, domain: str) -> None:
-        state.created_ns, state.domain, state.cached = created_ns, domain, True
+        state.created_ns, state.domain, state.cached, state.outcome = created_ns, domain, True, "hit"
         state.result = result
         if is_whole(result):
             self._write_down(state)

@@ -93,7 +93,7 @@ class AssumedImages:
 
 def _assumed(name: str, platform: Platform) -> BaseSource:
     document = {"os": platform.os, "architecture": platform.architecture, "variant": platform.variant, "config": {}}
-    return BaseSource(ImageSourceOp(name, _ASSUMED_DIGEST, _ASSUMED_DIGEST), document, platform, 1)
+    return BaseSource(ImageSourceOp(name, _ASSUMED_DIGEST, _ASSUMED_DIGEST, name), document, platform, 1)
 
 
 class Subject(NamedTuple):

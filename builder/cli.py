@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": "remove what nothing needs from the store",
     "store": "check the store, and repair it",
     "cache": "carry the directories of RUN --mount=type=cache elsewhere",
+    "explain": "say what of a build is in the cache, and why the rest is not",
     "graph": "print the graph of operations of a Dockerfile",
     "check": "find mistakes in a Dockerfile",
     "fmt": "print a Dockerfile in canonical form",
@@ -100,8 +101,9 @@ def _dispatch(words: list[str], environment: Environment) -> int:
         f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter
     )
     module.add_arguments(parser)
+    bare = getattr(module, "BARE", {})
     try:
-        arguments = parser.parse_args(words)
+        arguments = parser.parse_args([bare.get(word, word) for word in words])
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(module.run(arguments, environment))

@@ -158,7 +158,8 @@ def _inherit(state: StageState, scope: Scope, default: Platform) -> None:
         name = f"[{state.prefix}internal] load {state.base_name}"
         if state.steps and not state.unregistered:
             name = state.step_name("FROM " + state.base_name)
-        state.vertex = scope.add(Vertex(source.op, (), name, state.name, state.location))
+        text = f"FROM {state.base_name}"
+        state.vertex = scope.add(Vertex(source.op, (), name, state.name, state.location, text=text))
     else:
         assert isinstance(source.op, LocalSourceOp)
         state.image = ImageConfig.scratch(platform)

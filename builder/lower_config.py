@@ -5,20 +5,15 @@ Source: Dockerfile reference, and BuildKit's behaviour where the reference is si
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from builder import gofmt, workpath
 from builder.config import ImageConfig
 from builder.plan import FileOp, MkdirAction
+from builder.redact import is_secret_name
 from builder.step import UNSEEN_ARGS, Step
 from grammar import nodes, rules
 from grammar.ports import split_port
-
-_SECRETS = re.compile(
-    "(?:_|^)(?:apikey|auth|credential|credentials|key|password|pword|passwd|secret|token)(?:_|$)", re.IGNORECASE
-)
-_NO_SECRETS = re.compile("(?:_|^)(?:public|file|version)(?:_|$)", re.IGNORECASE)
 
 
 def with_shell(image: ImageConfig, cmdline: Sequence[str] | None, shell: bool) -> tuple[str, ...] | None:
@@ -57,7 +52,7 @@ def _check_legacy(pair: nodes.KeyValue, step: Step) -> None:
 
 
 def _check_secret(keyword: str, name: str, step: Step) -> None:
-    if _SECRETS.search(name) and not _NO_SECRETS.search(name):
+    if is_secret_name(name):
         step.report(rules.SECRETS_USED_IN_ARG_OR_ENV, keyword, gofmt.quote(name), subject=name)
 
 

@@ -12,6 +12,8 @@ class SecretSource(NamedTuple):
     id: str
     path: str = ""
     env: str = ""
+    keyed: bool = False
+    """Whether another secret means another result (`cache=key`)."""
 
 
 class Dns(NamedTuple):
@@ -36,6 +38,8 @@ class BuildOptions(NamedTuple):
     platform: str = ""
     named_contexts: Mapping[str, str] = {}
     no_cache: bool = False
+    cache_key_mode: str = "full"
+    """What of a context file's mode is in keys: `full`, or `git` for the executable bit alone."""
     no_cache_filter: tuple[str, ...] = ()
     network: str = "default"
     extra_hosts: tuple[str, ...] = ()

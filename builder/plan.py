@@ -18,8 +18,11 @@ class ImageSourceOp(NamedTuple):
     """The layers of an image of the local store."""
 
     reference: str
+    """Where it is, or can be fetched again."""
     manifest_digest: str
     chain_id: str
+    name: str
+    """What the Dockerfile calls it."""
 
 
 class LocalSourceOp(NamedTuple):
@@ -158,6 +161,10 @@ class Vertex(NamedTuple):
     internal: bool = False
     """Not shown in the progress unless it fails (inline documents, merges)."""
     no_cache: bool = False
+    text: str = ""
+    """The instruction as it is written, without values of variables; to be shown where `name` says too much."""
+    args: tuple[str, ...] = ()
+    """Which of the variables that it sees are build arguments."""
 
 
 class HistoryEntry(NamedTuple):

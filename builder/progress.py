@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TextIO
 
@@ -51,6 +51,10 @@ class Reporter(Protocol):
 
     def warning(self, warning: PlanWarning) -> None:
         """A remark about the Dockerfile."""
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        """Why a vertex was found or was not: `event` is `miss` for the first that ran, `explanation` for each that was
+        asked about; `text` says it in a line, `document` in plain values."""
 
     def message(self, text: str) -> None:
         """A step that is not a vertex, such as writing an output."""
@@ -116,6 +120,8 @@ class QuietReporter:
     def transfer(self, index: int, digest: str, current: int, total: int) -> None: ...
 
     def warning(self, warning: PlanWarning) -> None: ...
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None: ...
 
     def message(self, text: str) -> None: ...
 
@@ -209,6 +215,9 @@ class PlainReporter(QuietReporter):
             place = f" (line {warning.location.start_line})" if warning.location else ""
             self._write(f"warning: {warning.rule}: {warning.message}{place}")
 
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        self.message(text)
+
     def message(self, text: str) -> None:
         with self._lock:
             self._write(text)
@@ -260,6 +269,9 @@ class JsonReporter(QuietReporter):
     def warning(self, warning: PlanWarning) -> None:
         line = warning.location.start_line if warning.location else None
         self._event("warning", rule=warning.rule, message=warning.message, line=line)
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        self._event(event, text=text, **document)
 
     def message(self, text: str) -> None:
         self._event("message", text=text)

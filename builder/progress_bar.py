@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -123,6 +123,12 @@ class BarReporter:
         with self._lock:
             place = f" (line {warning.location.start_line})" if warning.location else ""
             self._say(f" warning: {warning.rule}: {warning.message}{place}")
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        from textwrap import wrap
+
+        with self._lock:
+            self._say("\n".join(wrap(f" => {text}", _columns(self._stream) - 1, subsequent_indent="    ")))
 
     def message(self, text: str) -> None:
         with self._lock:

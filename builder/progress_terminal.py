@@ -6,6 +6,7 @@ The door in front of `progress_bar` and so of tqdm.
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TextIO
 
@@ -63,6 +64,9 @@ class TerminalReporter(QuietReporter):
     def warning(self, warning: PlanWarning) -> None:
         place = f" (line {warning.location.start_line})" if warning.location else ""
         self._line(f" warning: {warning.rule}: {warning.message}{place}")
+
+    def explained(self, event: str, text: str, document: Mapping[str, object]) -> None:
+        self._opened().explained(event, text, document)
 
     def message(self, text: str) -> None:
         if self._bar is None:

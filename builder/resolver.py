@@ -128,7 +128,7 @@ class StoreResolver:
             image = self._find_elsewhere(kind, where, name, platform.short)
         self.resolutions.append(Resolution(kind, where, platform.short, image.manifest_digest))
         layers = len(image.config.get("rootfs", {}).get("diff_ids") or ())
-        op = ImageSourceOp(where, image.manifest_digest, image.chain_id) if layers else None
+        op = ImageSourceOp(where, image.manifest_digest, image.chain_id, name) if layers else None
         own = Platform(
             str(image.config.get("os") or platform.os),
             str(image.config.get("architecture") or platform.architecture),

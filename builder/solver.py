@@ -7,13 +7,15 @@ does not rebuild what follows. Knows keys and order; how an operation runs is in
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from builder.ops import definition
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, Vertex
 from builder.state import VertexState
+from cache.errors import StoreFullError
 from cache.keys import key_of, readable
 from cache.records import CacheRecord
 from cache.snapshots import EMPTY, Snapshot
@@ -30,6 +32,7 @@ class Solver:
     def __init__(self, plan: Plan, worker: Worker) -> None:
         self.plan = plan
         self.worker = worker
+        self.began_ns = worker.clock()
         self.states = [VertexState(index, vertex) for index, vertex in enumerate(plan.vertices)]
         self.has_run = False
         """Whether anything was not known at once: the store may have grown."""
@@ -40,7 +43,7 @@ class Solver:
 
         Raises BuildError with the place of the vertex that failed.
         """
-        self._look_up()
+        self.look_up()
         if self.worker.imports is not None:
             from builder.borrowing import Borrowing
 
@@ -73,7 +76,8 @@ class Solver:
         """The states of a vertex's inputs, None for an empty root."""
         return [None if index == SCRATCH else self.states[index] for index in state.vertex.inputs]
 
-    def _look_up(self) -> None:
+    def look_up(self) -> None:
+        """Give every vertex its definition key, and its result where there is a record. Raises BuildError."""
         for state in self.states:
             with definition.located(state.vertex):
                 state.manifest = definition.by_definition(state.vertex, self.inputs(state), self.worker)
@@ -81,7 +85,7 @@ class Solver:
             above = [item for item in self.inputs(state) if item is not None]
             state.tainted = state.vertex.no_cache or any(item.tainted for item in above)
         wanted = [state.key for state in self.states if _is_recorded(state.vertex)]
-        records = self.worker.store.records.get_many(wanted)
+        records = self.worker.store.records.find(wanted)
         for state in self.states:
             if _is_recorded(state.vertex) and not state.tainted:
                 state.record = records.get(state.key)
@@ -103,6 +107,7 @@ class Solver:
             state.result = EMPTY if state.record.chain_id == "" else snapshots.get(state.record.chain_id)
             state.cached = state.result is not None
             state.created_ns = state.record.created_ns
+            state.outcome = "hit" if state.cached else ""
 
     def _missing(self) -> list[VertexState]:
         """The vertices without a result that an image needs, directly or through others without one."""
@@ -139,23 +144,30 @@ class Solver:
         if self.borrowing is not None:
             self.borrowing.prepare(state)
         with self.worker.store.locks.exclusive(state.key, on_wait=lambda _: waiting(state.index)):
-            manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
+            content_key = self._describe(state)
             keys = [] if state.tainted else [state.key]
             if not isinstance(state.vertex.op, MergeOp):  # quicker made than found
-                keys.append(key_of(manifest))
+                keys.append(content_key)
             if not state.vertex.no_cache and self._take_record(state, keys):
                 return
             if self.borrowing is not None:
                 if not state.vertex.no_cache and self.borrowing.take(state, keys):
                     return
                 self.borrowing.bring_inputs(state)  # one that had to be built may hold something else than was said
-                manifest = definition.by_content(state.vertex, self.inputs(state), self.worker)
-            self._execute(state, manifest)
+                content_key = self._describe(state)
+            self._execute(state, content_key)
         if self.borrowing is not None:
             self.borrowing.compare(state)
 
-    def _execute(self, state: VertexState, manifest: dict[str, Any]) -> None:
-        """Run the operation and keep the result under both keys; `manifest` is that of the content key."""
+    def _describe(self, state: VertexState) -> str:
+        """The content key of a vertex whose inputs have their results; its manifest stays with the state."""
+        state.content = definition.by_content(state.vertex, self.inputs(state), self.worker)
+        return key_of(state.content.manifest)
+
+    def _execute(self, state: VertexState, content_key: str) -> None:
+        """Run the operation and keep the result under both keys."""
+        assert state.content is not None
+        state.outcome = "ran"
         began = time.perf_counter()
         worker = self.worker._replace(domain=state.domain) if state.domain else self.worker
         result = definition.execute(state.vertex, state.index, self.inputs(state), worker)
@@ -163,17 +175,26 @@ class Solver:
         seconds = time.perf_counter() - began
         records = [
             CacheRecord(key, result.chain_id, readable(shown), state.created_ns, seconds)
-            for key, shown in ((state.key, state.manifest), (key_of(manifest), manifest))
+            for key, shown in ((state.key, state.manifest), (content_key, state.content.manifest))
         ]
         for record in records if self.borrowing is None else self.borrowing.records(state, records):
             self.worker.store.records.put(record, replace=state.tainted)
         state.result = result
+        if not state.domain:
+            self._note(state)
+
+    def _note(self, state: VertexState) -> None:
+        """Keep what will explain why a later build does not find this record."""
+        from builder.explain.notes import take_notes
+
+        with contextlib.suppress(StoreFullError):  # the result is there, only its story is not
+            take_notes(state, self.inputs(state), self.worker)
 
     def _take_record(self, state: VertexState, keys: list[str]) -> bool:
         """Use a record of one of the keys, if its snapshot is there; the definition key then leads there, too."""
         store = self.worker.store
         for key in keys:
-            record = store.records.get(key)
+            record = store.records.find((key,)).get(key)
             found = store.snapshots.get(record.chain_id) if record and record.chain_id else EMPTY
             if record is None or found is None:
                 continue
@@ -182,7 +203,9 @@ class Solver:
                 alias = record._replace(key=state.key, chain_id=found.chain_id, manifest=readable(state.manifest))
                 if self.borrowing is None or self.borrowing.may_keep(state, found):
                     store.records.put(alias, replace=True)
+                    self._note(state)
             state.result, state.created_ns, state.cached, state.record = found, record.created_ns, True, record
+            state.outcome = "hit" if key == state.key else "content"
             return True
         return False
 
@@ -191,14 +214,25 @@ class Solver:
 
         Roots of the same content can differ in times and in empty layers, and an image has a layer for every vertex.
         """
-        inputs = self.inputs(state)
-        base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
-        assert base is not None, f"{state.vertex.name} runs after its inputs"
+        base = self.base(state)
         if not found.layers or found.layers[:-1] == base.layers:
             return found
         if self.borrowing is not None:
             return self.borrowing.stack(base, found.layers[-1])
         return self.worker.store.snapshots.stack(base, found.layers[-1])
+
+    def base(self, state: VertexState) -> Snapshot:
+        """The root that a vertex starts from; its inputs have their results."""
+        inputs = self.inputs(state)
+        base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
+        assert base is not None, f"{state.vertex.name} runs after its inputs"
+        return base
+
+    def bring(self, state: VertexState) -> None:
+        """Have the files of a vertex's root and of its inputs in the store. Raises BuildError."""
+        if self.borrowing is not None:
+            self.borrowing.bring_inputs(state)
+            self.borrowing.bring(state)
 
     def layer_states(self, vertex: int) -> list[VertexState]:
         """The vertices that made the layers of a root, bottom first, without those of its base image."""

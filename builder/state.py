@@ -11,6 +11,7 @@ from cache.snapshots import Snapshot
 
 if TYPE_CHECKING:
     from builder.cachestore.imports import Claim
+    from builder.ops.definition import Described
 
 
 class VertexState:
@@ -25,6 +26,10 @@ class VertexState:
         self.result: Snapshot | None = None
         self.cached = False
         self.created_ns = 0
+        self.outcome = ""
+        """How it got its result: `hit` by its definition, `content` by what its inputs hold, `ran`; "" for neither."""
+        self.content: Described | None = None
+        """Its content key's manifest, once its inputs had their results."""
         self.tainted = False
         """Whether it or an input ran in spite of a record: the definition key says nothing then."""
         self.domain = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from builder.config import ImageConfig
 from builder.plan import Op, Vertex
+from builder.redact import redact
 from builder.scope import Scope
 from builder.stage import Command, StageState
 from grammar import rules
@@ -65,11 +66,23 @@ class Step:
     def add(self, op: Op, inputs: tuple[int, ...], name: str) -> int:
         """A vertex that the progress shows as this instruction."""
         state = self.state
-        return self.scope.add(Vertex(op, inputs, name, state.name, self.command.location, no_cache=state.no_cache))
+        vertex = Vertex(op, inputs, name, state.name, self.command.location, no_cache=state.no_cache)
+        return self.scope.add(vertex._replace(text=self._text, args=self._args()))
 
     def add_internal(self, op: Op, inputs: tuple[int, ...], name: str) -> int:
         """A vertex that the instruction needs, shown only if it fails."""
-        return self.scope.add(Vertex(op, inputs, name, "", self.command.location, internal=True))
+        return self.scope.add(Vertex(op, inputs, name, "", self.command.location, internal=True, text=self._text))
+
+    @property
+    def _text(self) -> str:
+        return redact(self.command.instruction.original)
+
+    def _args(self) -> tuple[str, ...]:
+        """The build arguments that no ENV has replaced."""
+        if not self.state.build_args:
+            return ()
+        variables = {entry.partition("=")[0] for entry in self.image.env}
+        return tuple(sorted({key for key, _ in self.state.build_args} - variables))
 
     def set_once(self, kind: str) -> None:
         """Note that the stage has an instruction of which only the last counts."""

@@ -36,13 +36,39 @@ class Secrets:
     def __init__(self, sources: tuple[SecretSource, ...], ssh: Mapping[str, str], environ: Mapping[str, str]) -> None:
         self._sources = {source.id: source for source in sources}
         self._environ = environ
+        self._pinned: dict[str, bytes | None] = {}
+        self._lock = threading.Lock()
         self.ssh = ssh
 
-    def read(self, secret_id: str) -> bytes | None:
-        """The secret's bytes, None when it was not given. Raises BuildError when its file cannot be read."""
+    def is_keyed(self, secret_id: str) -> bool:
+        """Whether the secret's bytes are to decide, with everything else, if a step has to run (`cache=key`)."""
         source = self._sources.get(secret_id)
-        if source is None:
-            return None
+        return source is not None and source.keyed
+
+    def keyed_digest(self, secret_id: str, mac_key: bytes) -> str:
+        """What stands for the secret in keys: HMAC-SHA256 of its id and bytes, in hex; "absent" for one that is not
+        there. Without `mac_key` nobody can tell what it was made of."""
+        import hmac
+
+        found = self.read(secret_id)
+        if found is None:
+            return "absent"
+        return hmac.digest(mac_key, secret_id.encode("utf-8", "surrogateescape") + b"\0" + found, "sha256").hex()
+
+    def read(self, secret_id: str) -> bytes | None:
+        """The secret's bytes, None when it was not given; one that is in a key stays what it was at the first call.
+
+        Raises BuildError when its file cannot be read.
+        """
+        source = self._sources.get(secret_id)
+        if source is None or not source.keyed:
+            return None if source is None else self._read(source)
+        with self._lock:
+            if secret_id not in self._pinned:
+                self._pinned[secret_id] = self._read(source)
+            return self._pinned[secret_id]
+
+    def _read(self, source: SecretSource) -> bytes | None:
         if source.env:
             value = self._environ.get(source.env)
             return None if value is None else os.fsencode(value)
@@ -50,9 +76,9 @@ class Secrets:
             with open(source.path, "rb") as file:
                 found = file.read(SECRET_LIMIT + 1)
         except OSError as error:
-            raise BuildError(f'secret "{secret_id}" cannot be read: {(error.strerror or "").lower()}') from error
+            raise BuildError(f'secret "{source.id}" cannot be read: {(error.strerror or "").lower()}') from error
         if len(found) > SECRET_LIMIT:
-            raise BuildError(f'secret "{secret_id}" is larger than {SECRET_LIMIT >> 10} KiB')
+            raise BuildError(f'secret "{source.id}" is larger than {SECRET_LIMIT >> 10} KiB')
         return found
 
 

@@ -6,10 +6,12 @@ Nothing is followed: a symlink is its target's text. Knows no ignore rules, `kee
 
 from __future__ import annotations
 
+import gc
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from cache.dirfds import OPEN_DIRECTORY, read_limited
@@ -31,6 +33,8 @@ KIND_OF_TYPE = {
 }
 """`FileEntry.kind` for the type bits of a mode (stat(2))."""
 _CHUNK = 1 << 20
+_BATCH = 4096
+_name = itemgetter(0)
 _new_tuple = tuple.__new__
 """NamedTuple's own constructor takes four times as long, and there are thousands of entries."""
 
@@ -49,19 +53,43 @@ class FileEntry(NamedTuple):
     ctime_ns: int
     linkname: str
     rdev: int
+    """Of a device."""
 
 
-def scan(root_dir: str, keep: Keep | None = None) -> dict[str, FileEntry]:
+def scan(
+    root_dir: str, keep: Keep | None = None, *, inside: Mapping[str, Keep | None] | None = None
+) -> dict[str, FileEntry]:
     """Every kept entry below `root_dir` by its path, in walk order: by the bytes of the names, a directory before what
-    is in it. The root itself is not there. CacheError names what cannot be read."""
+    is in it. The root itself is not there. What lies in a directory that `inside` names is judged by the Keep that it
+    has there (None keeps everything, for nothing) and no longer by `keep`. CacheError names what cannot be read."""
     found: dict[str, FileEntry] = {}
+    is_collecting = gc.isenabled()
+    gc.disable()  # entries are in no circle: every collection would only look at all of them again
     try:
-        _scan(os.path.realpath(root_dir), "", keep, found)
+        _scan(os.path.realpath(root_dir), "", _Judges(keep, inside or {}), found)
     except OSError as error:
         raise from_os_error(error, _subject(error, root_dir)) from error
     except RecursionError as error:
         raise CacheError(f"{root_dir}: its directories are nested too deep") from error
+    finally:
+        if is_collecting:
+            gc.enable()
     return found
+
+
+def fingerprint(found: Mapping[str, FileEntry]) -> str:
+    """One name for all that a scan saw: trees with the same one hold the same files, unchanged since, by the same
+    reasoning as the stat cache's. xxh3-128 in hex; for this machine only."""
+    import marshal
+
+    import xxhash
+
+    state = xxhash.xxh3_128()
+    entries = list(found.values())
+    for start in range(0, len(entries), _BATCH):
+        # Version 2 of marshal's format writes equal values alike; where it does not, the name is merely not found.
+        state.update(marshal.dumps([tuple(entry) for entry in entries[start : start + _BATCH]], 2))
+    return state.hexdigest()
 
 
 def file_digest(path: str, entry: FileEntry, digests: FileDigests) -> str:
@@ -85,60 +113,69 @@ def file_digest(path: str, entry: FileEntry, digests: FileDigests) -> str:
     return digest
 
 
-def _scan(directory: str, prefix: str, keep: Keep | None, found: dict[str, FileEntry]) -> None:
+class _Judges(NamedTuple):
+    """What decides on the entries of one directory, and which directories have another judge for theirs."""
+
+    keep: Keep | None
+    inside: Mapping[str, Keep | None]
+
+    def below(self, path: str) -> _Judges:
+        """The judges of what is in the directory at `path`."""
+        return _Judges(self.inside[path], {}) if path in self.inside else self
+
+
+def _scan(directory: str, prefix: str, judges: _Judges, found: dict[str, FileEntry]) -> None:
     """One directory and all below it. In one piece and by descriptor, since it runs for every file of every build."""
+    keep = judges.keep
     fd = os.open(directory, OPEN_DIRECTORY)
     try:
         with os.scandir(fd) as entries:
             members = [(entry.name, entry) for entry in entries]
-        members.sort(key=_name if all(name.isascii() for name, _ in members) else _name_bytes)
+        members.sort(key=_name if "".join([name for name, _ in members]).isascii() else _name_bytes)
         for name, member in members:
             path = prefix + name
             if keep is not None and not (verdict := keep(path, member.is_dir(follow_symlinks=False))):
                 if verdict is False and member.is_dir(follow_symlinks=False):
-                    _scan_exceptions(f"{directory}/{name}", path, keep, found)
+                    _scan_exceptions(f"{directory}/{name}", path, judges.below(path), found)
                 continue
             status = member.stat(follow_symlinks=False)
-            found[path] = _entry(path, status, fd)
-            if stat.S_ISDIR(status.st_mode):
-                _scan(f"{directory}/{name}", path + "/", keep, found)
+            mode = status.st_mode
+            kind = KIND_OF_TYPE[mode & 0o170000]
+            found[path] = _new_tuple(
+                FileEntry,
+                (
+                    path,
+                    kind,
+                    mode & 0o7777,
+                    status.st_uid,
+                    status.st_gid,
+                    status.st_size,
+                    status.st_mtime_ns,
+                    status.st_ino,
+                    status.st_ctime_ns,
+                    os.readlink(name, dir_fd=fd) if kind == "l" else "",
+                    status.st_rdev if kind in "cb" else 0,
+                ),
+            )
+            if kind == "d":
+                _scan(f"{directory}/{name}", path + "/", judges.below(path), found)
     finally:
         os.close(fd)
 
 
-def _scan_exceptions(directory: str, path: str, keep: Keep, found: dict[str, FileEntry]) -> None:
+def _scan_exceptions(directory: str, path: str, judges: _Judges, found: dict[str, FileEntry]) -> None:
     """Walk a directory that is left out; it comes back, in front of them, if anything below it is kept."""
     below: dict[str, FileEntry] = {}
-    _scan(directory, path + "/", keep, below)
+    _scan(directory, path + "/", judges, below)
     if below:
-        found[path] = _entry(path, os.lstat(directory), -1)
+        found[path] = _directory_entry(path, os.lstat(directory))
         found.update(below)
 
 
-def _entry(path: str, status: os.stat_result, directory_fd: int) -> FileEntry:
-    mode = status.st_mode
-    kind = KIND_OF_TYPE[mode & 0o170000]
-    linkname = os.readlink(path[path.rfind("/") + 1 :], dir_fd=directory_fd) if kind == "l" else ""
-    return _new_tuple(
-        FileEntry,
-        (
-            path,
-            kind,
-            mode & 0o7777,
-            status.st_uid,
-            status.st_gid,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ino,
-            status.st_ctime_ns,
-            linkname,
-            status.st_rdev,
-        ),
-    )
-
-
-def _name(member: tuple[str, object]) -> str:
-    return member[0]
+def _directory_entry(path: str, status: os.stat_result) -> FileEntry:
+    owner = status.st_uid, status.st_gid
+    times = status.st_mtime_ns, status.st_ino, status.st_ctime_ns
+    return FileEntry(path, "d", status.st_mode & 0o7777, *owner, status.st_size, *times, "", status.st_rdev)
 
 
 def _name_bytes(member: tuple[str, object]) -> bytes:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-KEY_VERSION = 1
+KEY_VERSION = 2
 
 
 def key_of(manifest: Mapping[str, Any]) -> str:

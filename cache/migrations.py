@@ -87,7 +87,32 @@ CREATE TABLE cache_mounts (
 """
 """What layers take on the disk (-1: not measured yet), which id a cache mount has and when it was used."""
 
-MIGRATIONS = (_FIRST, _USE)
+_NOTES = """
+CREATE TABLE key_notes (
+    key TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    project TEXT NOT NULL,
+    stage TEXT NOT NULL,
+    keyword TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    parent TEXT NOT NULL,
+    made_ns INTEGER NOT NULL,
+    notes BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX key_notes_operation ON key_notes (operation, kind, made_ns);
+CREATE INDEX key_notes_parent ON key_notes (parent, kind, made_ns);
+CREATE INDEX key_notes_place ON key_notes (project, stage, keyword, kind, made_ns);
+CREATE TRIGGER key_notes_go AFTER DELETE ON records BEGIN DELETE FROM key_notes WHERE key = OLD.key; END;
+CREATE TABLE file_lists (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest TEXT NOT NULL UNIQUE,
+    size INTEGER NOT NULL,
+    content BLOB NOT NULL
+);
+"""
+"""What explains a key that has no record: notes on former records, and the lists of files that they read."""
+
+MIGRATIONS = (_FIRST, _USE, _NOTES)
 """`MIGRATIONS[n]` makes version n + 1 of version n; version 0 is an empty file."""
 
 SCHEMA_VERSION = len(MIGRATIONS)
@@ -97,4 +122,4 @@ SCHEMA_VERSION = len(MIGRATIONS)
 def steps(version: int) -> list[str]:
     """The statements that bring a database of `version` to SCHEMA_VERSION, in order."""
     texts = MIGRATIONS[version:]
-    return [statement.strip() for text in texts for statement in text.split(";") if statement.strip()]
+    return [statement.strip() for text in texts for statement in text.split(";\n") if statement.strip()]

@@ -16,7 +16,8 @@ from typing import TypeAlias
 from cache.database import Database
 
 _FORMAT = b"1" + sys.byteorder[0].encode()
-_RACY_NS = 2 * 10**9
+RACY_NS = 2 * 10**9
+"""How much older than its reading a file has to be."""
 _DIGEST_SIZE = 32
 _KEPT_ROOTS = 50
 
@@ -34,7 +35,7 @@ class FileDigests(dict[str, KnownFile]):
     def remember(self, path: str, file: KnownFile, now_ns: int) -> None:
         """Add a digest that was taken at `now_ns`, unless the file is too young to be trusted."""
         self.is_changed = True
-        if max(file[1], file[2]) < now_ns - _RACY_NS:
+        if max(file[1], file[2]) < now_ns - RACY_NS:
             self[path] = file
         else:
             self.pop(path, None)

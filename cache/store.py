@@ -5,6 +5,7 @@
     <root>/snapshots/<id>    layer directories (trees)
     <root>/index.db          SQLite: layers, snapshots, records, images, memo, file digests (database)
     <root>/cache-mounts      directories that steps keep for the next time (cachemounts)
+    <root>/mac.key           what digests of secrets are keyed with (mackey)
     <root>/run               locks, leases, temporary files, who uses what (locks, uses)
 
 Opening only opens: nothing is swept, listed or checked, so that a fully cached build pays next to nothing.
@@ -36,12 +37,14 @@ from cache.uses import Uses
 
 if TYPE_CHECKING:
     from cache.cachemounts import CacheMounts
+    from cache.keynotes import KeyNotes
     from cache.layerblobs import LayerBlobs
     from cache.partial import PartialBlobs
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
-_NAMES = {"version", "blobs", "snapshots", "run", "index.db", "index.db-wal", "index.db-shm", "cache-mounts", "git"}
+_FILES = {"version", "mac.key", "index.db", "index.db-wal", "index.db-shm"}
+_NAMES = {"blobs", "snapshots", "run", "cache-mounts", "git"} | _FILES
 
 
 class Store:
@@ -70,6 +73,7 @@ class Store:
         self.snapshots = SnapshotStore(self.database, self._trees, self._materializer, self.uses, clock=clock)
         self._layers: LayerBlobs | None = None
         self._partial_blobs: PartialBlobs | None = None
+        self._notes: KeyNotes | None = None
 
     def _open_database(self) -> Database:
         path = os.path.join(self.root, "index.db")
@@ -117,6 +121,15 @@ class Store:
             self._partial_blobs = PartialBlobs(self.root, self.blobs, self.locks)
         return self._partial_blobs
 
+    @property
+    def notes(self) -> KeyNotes:
+        """What explains keys. Imported when somebody wants it, since a cached build does not."""
+        if self._notes is None:
+            from cache.keynotes import KeyNotes
+
+            self._notes = KeyNotes(self.database)
+        return self._notes
+
     @classmethod
     def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:
         """The store at `root`, made when it is not there. `clock` gives nanoseconds since 1970, `boot_id` names this
@@ -125,6 +138,12 @@ class Store:
         if not _has_version(root):
             _create(root)
         return cls(root, boot_id=boot_id, clock=clock)
+
+    def mac_key(self) -> bytes:
+        """The key for digests of secrets, which only this store has; made at the first call."""
+        from cache.mackey import mac_key
+
+        return mac_key(self.root)
 
     def close(self) -> None:
         """Give up leases and close the database. Idempotent."""

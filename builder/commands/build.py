@@ -1,39 +1,30 @@
-"""Build an image from a Dockerfile: options to values, stores opened, plan solved, results written."""
+"""Build an image from a Dockerfile: options to values, plan solved, results written."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import check_deletes, parse_entitlements
 from builder.commands.known_args import check_known_args, wants_inline_cache
-from builder.context import BuildContext
-from builder.contexts.kinds import is_git_over_ssh
-from builder.contexts.opening import Source, add_named, open_context
+from builder.commands.session import opened
 from builder.errors import BuildError, SandboxError, UsageError
-from builder.fetcher import Fetcher
-from builder.frontend import load_plan
 from builder.image.platform import host_platform
-from builder.inputs import Inputs
 from builder.metadata import image_ids, steps_used, write_metadata
 from builder.outputs import output_specs, write_id_file, write_outputs
 from builder.plan import ExecOp, Plan
-from builder.pulling import RemoteImages
-from builder.redact import redact
-from builder.resolver import StoreResolver
 from builder.solver import Solver
 from builder.state import VertexState
-from builder.worker import Sandbox, Secrets, Worker
+from builder.worker import Worker
 from cache.errors import CacheError
-from cache.store import Store
 
 if TYPE_CHECKING:
-    from builder.cachestore.exports import Exports
+    from builder.cachecheck import RunAll
     from builder.commands.build_caches import CacheWords
     from builder.exporter import Exported, OutputSpec
     from builder.options import BuildOptions
@@ -41,6 +32,7 @@ if TYPE_CHECKING:
 
 
 add_arguments = build_options.add_arguments
+BARE = build_options.BARE
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:
@@ -55,77 +47,54 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     check_known_args(options.build_args)
     specs = _output_specs(args, options, env)
     words = _cache_words(args, options)
-    secrets = _secrets(args, env)
-    with Store.open(env.root) as store:
-        images = RemoteImages(store, env.environ, pull=args.pull, say=partial(_say, args, env))
-        resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
-        fetcher = Fetcher(store, env.clock, secrets, images)
-        resolver.dates(args.context, fetcher)
-        source = Source(fetcher, env.cwd, options.build_args, partial(_say, args, env))
-        context = open_context(args.context, args.file, source)
-        add_named(context, resolver.file_contexts(), source)
-        try:
-            host = host_platform()
-            sandbox = _sandbox(args, env)
-            warm_up = partial(_warm_up, sandbox, context, has_network=options.network == "default")
-            plan = load_plan(context, options, resolver, memo=store.memo, host=host, clock=env.clock, on_miss=warm_up)
-            inputs = Inputs(context, plan.vertices, fetcher)
-            worker = Worker(store, inputs, sandbox, secrets, make_reporter(args, env, plan), env.clock)
-            try:
-                if words is not None:
-                    worker = _with_caches(worker, words, env, options.platform or host)
-                solver = _solve(plan, worker, args.jobs, whole=any(spec.type != "cacheonly" for spec in specs))
-                exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
-                if worker.exports is not None:
-                    _export_caches(worker.exports, plan)
-                if solver.has_run:
-                    _collect_garbage(store, worker, env)
-            finally:
-                worker.close_caches()
-                worker.reporter.close()
-        except BuildError as error:
-            error.excerpt = excerpt_of(error, context)
-            raise
-        finally:
-            images.close()
-    steps = steps_used(plan, sandbox.usage)
+    with (
+        opened(args, options, env, partial(make_reporter, args, env)) as (plan, bare),
+        _equipped(bare, words, env, options.platform) as worker,
+    ):
+        solver = _solve(plan, worker, args, whole=any(spec.type != "cacheonly" for spec in specs))
+        exported = write_outputs(solver, specs, stdout=env.stdout_bytes)
+        _finish(solver, args, env)
+    steps = steps_used(plan, worker.sandbox.usage)
     _report(args, env, exported, steps, quiet=any(spec.dest == "-" for spec in specs))
     return 0
 
 
-def _collect_garbage(store: Store, worker: Worker, env: Environment) -> None:
+def _finish(solver: Solver, args: argparse.Namespace, env: Environment) -> None:
+    """What follows when the results are written: caches elsewhere, explanations, room on the disk."""
+    if solver.worker.exports is not None:
+        from builder.commands.build_caches import mount_ids
+
+        solver.worker.exports.finish(mount_ids(solver.plan))
+    _explain(solver, args, env)
+    if solver.has_run:
+        _collect_garbage(solver.worker, env)
+
+
+def _explain(solver: Solver, args: argparse.Namespace, env: Environment) -> None:
+    """With --explain everything; else, after a build in which something ran, one line about the first of it."""
+    is_silent = args.quiet or args.progress == "quiet"
+    if not args.explain and (is_silent or not any(state.outcome == "ran" for state in solver.states)):
+        return
+    from builder.explain.report import report_all, report_first
+
+    if args.explain:
+        report_all(solver, None if args.progress == "json" and not is_silent else env.stderr)
+    else:
+        report_first(solver)
+
+
+def _collect_garbage(worker: Worker, env: Environment) -> None:
     """Prune what the policies say, when it is time. The build is done: what goes wrong here is only said."""
     from builder.gc import after_build
     from builder.image.describe import human_size
 
     try:
-        done = after_build(store, env.environ, env.clock)
+        done = after_build(worker.store, env.environ, env.clock)
     except (BuildError, CacheError) as error:
         worker.reporter.message(f"warning: the store was not pruned: {error}")
         return
     if done is not None and done.entries:
         worker.reporter.message(f"pruned {human_size(done.freed)} of the store, as its policies say")
-
-
-def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
-    limits = build_limits = None
-    if args.resource or args.build_resource:
-        from builder.resources import parse_limits
-
-        limits, build_limits = parse_limits(args.resource), parse_limits(args.build_resource)
-    if ".." in args.cgroup_parent.split("/"):
-        raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
-    shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
-    allowed = parse_entitlements(args.allow, args.network)
-    return Sandbox(
-        allowed,
-        limits,
-        build_limits=build_limits,
-        cgroup_parent=args.cgroup_parent.strip("/"),
-        debug_shell=shell,
-        is_own_network_required=args.network == build_options.BRIDGE,
-        dns=build_options.dns_options(args),
-    )
 
 
 def _output_specs(args: argparse.Namespace, options: BuildOptions, env: Environment) -> list[OutputSpec]:
@@ -136,31 +105,6 @@ def _output_specs(args: argparse.Namespace, options: BuildOptions, env: Environm
     from builder.export.annotation import annotated
 
     return annotated(specs, args.annotation)
-
-
-def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
-    """A line about what happens before there is a plan to report on."""
-    if not args.quiet and args.progress not in ("json", "quiet"):
-        env.stderr.write(f"{text}\n")
-        env.stderr.flush()
-
-
-def _warm_up(sandbox: Sandbox, context: BuildContext, *, has_network: bool) -> None:
-    """Start the launcher while the Dockerfile is being lowered, when there is something for it to run, and have a
-    network made."""
-    if b"RUN" in context.source.upper():
-        with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
-            launcher = sandbox.launcher
-            if has_network:
-                launcher.prepare_network()
-
-
-def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
-    sources = tuple(build_options.secret(text, env.cwd) for text in args.secret)
-    agents = args.ssh
-    if not agents and is_git_over_ssh(args.context) and env.environ.get("SSH_AUTH_SOCK"):
-        agents = ["default"]
-    return Secrets(sources, dict(build_options.agent(text, env) for text in agents), env.environ)
 
 
 def _report(
@@ -188,21 +132,21 @@ def _cache_words(args: argparse.Namespace, options: BuildOptions) -> CacheWords 
     return parse_words(args.cache_from, args.cache_to, inline=is_inline)
 
 
-def _with_caches(worker: Worker, words: CacheWords, env: Environment, platform: str) -> Worker:
-    from builder.commands.build_caches import open_exports, open_imports
+@contextlib.contextmanager
+def _equipped(worker: Worker, words: CacheWords | None, env: Environment, platform: str) -> Iterator[Worker]:
+    """The worker with the caches that `words` name; closed at the end, and the reporter with them."""
+    try:
+        if words is not None:
+            from builder.commands.build_caches import with_caches
 
-    say = worker.reporter.message
-    worker = worker._replace(exports=open_exports(words, env, say))
-    return worker._replace(imports=open_imports(words, env, worker.store, platform=platform, say=say))
+            worker = with_caches(worker, words, env, platform or host_platform())
+        yield worker
+    finally:
+        worker.close_caches()
+        worker.reporter.close()
 
 
-def _export_caches(exports: Exports, plan: Plan) -> None:
-    from builder.commands.build_caches import mount_ids
-
-    exports.finish(mount_ids(plan))
-
-
-def _solve(plan: Plan, worker: Worker, jobs: int, *, whole: bool) -> Solver:
+def _solve(plan: Plan, worker: Worker, args: argparse.Namespace, *, whole: bool) -> Solver:
     """Carry the plan out; `whole` when the outputs need the layers of the images."""
     solver = Solver(plan, worker)
 
@@ -214,7 +158,7 @@ def _solve(plan: Plan, worker: Worker, jobs: int, *, whole: bool) -> Solver:
         if any(isinstance(state.vertex.op, ExecOp) and state.vertex.op.network == "default" for state in states):
             with contextlib.suppress(SandboxError):  # raised again by the step that needs it
                 worker.sandbox.launcher.prepare_network()
-        Schedule(states, run_one).run(jobs or default_jobs(), cancel=worker.cancel)
+        Schedule(states, run_one).run(args.jobs or default_jobs(), cancel=worker.cancel)
 
     for warning in plan.warnings:
         worker.reporter.warning(warning)
@@ -222,9 +166,19 @@ def _solve(plan: Plan, worker: Worker, jobs: int, *, whole: bool) -> Solver:
         solver.solve(run_all)
         if whole:
             solver.bring_images()
+        if args.cache_check is not None:
+            _check_cache(solver, args.cache_check, run_all)
     finally:
         worker.close()
     return solver
+
+
+def _check_cache(solver: Solver, wanted: build_options.CacheCheck, run_all: RunAll) -> None:
+    from builder.cachecheck import check_cache, require_same
+
+    checked = check_cache(solver, wanted.percent, run_all)
+    if not wanted.warns:
+        require_same(checked)
 
 
 def make_reporter(args: argparse.Namespace, env: Environment, plan: Plan) -> Reporter:
@@ -233,16 +187,3 @@ def make_reporter(args: argparse.Namespace, env: Environment, plan: Plan) -> Rep
 
     wanted = "quiet" if args.quiet else args.progress
     return new_reporter(wanted, env.stderr, sum(not vertex.internal for vertex in plan.vertices))
-
-
-def excerpt_of(error: BuildError, context: BuildContext) -> str:
-    """The Dockerfile's lines that an error names, empty when it names none."""
-    if error.location is None or error.location.file != context.dockerfile:
-        return ""
-    from grammar.errors import DockerfileError, excerpt
-    from grammar.position import Range
-
-    place = Range(error.location.start_line, error.location.end_line)
-    fault = DockerfileError("", range=place, subject=getattr(error.__cause__, "subject", ""))
-    fault.source = context.source.decode("utf-8", "surrogateescape")
-    return redact("\n".join(excerpt(fault.source, place, fault.caret or place)))

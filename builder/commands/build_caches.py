@@ -13,6 +13,7 @@ from builder.cachestore.options import CacheSpec, parse_cache
 from builder.cachestore.place import CacheSource, open_source, open_target
 from builder.commands import Environment
 from builder.plan import ExecOp, Plan
+from builder.worker import Worker
 from cache.store import Store
 
 
@@ -29,6 +30,13 @@ def parse_words(cache_from: Sequence[str], cache_to: Sequence[str], *, inline: b
     if inline and not any(spec.type == "inline" for spec in targets):
         targets.append(CacheSpec("inline", {}))
     return CacheWords(tuple([parse_cache(text, "from") for text in cache_from]), tuple(targets))
+
+
+def with_caches(worker: Worker, words: CacheWords, env: Environment, platform: str) -> Worker:
+    """The worker with the caches that were asked for. Raises UsageError, and BuildError where one cannot be opened."""
+    say = worker.reporter.message
+    exports = open_exports(words, env, say)
+    return worker._replace(exports=exports, imports=open_imports(words, env, worker.store, platform=platform, say=say))
 
 
 def open_imports(

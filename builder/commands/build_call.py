@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 
 from builder.check_run import AssumedImages
-from builder.commands import Environment, build, build_options
+from builder.commands import Environment, build_options, session
 from builder.contexts.opening import Source, open_context
 from builder.errors import BuildError
 from builder.fetcher import Fetcher
@@ -39,7 +39,7 @@ def run_call(args: argparse.Namespace, env: Environment) -> int:
         try:
             found = outline(dockerfile, options, images, host=host)
         except BuildError as error:
-            error.excerpt = build.excerpt_of(error, context)
+            error.excerpt = session.excerpt_of(error, context)
             raise
     env.stdout.write(_outline(args, found, dockerfile))
     return 0

@@ -29,6 +29,17 @@ class Call(NamedTuple):
 
 BRIDGE = "bridge"
 """The mode that insists on a network of the build's own; frontends know it as the default."""
+
+
+class CacheCheck(NamedTuple):
+    """How much of what was found in the cache to make again, in percent, and whether a difference is no error."""
+
+    percent: float = 100.0
+    warns: bool = False
+
+
+BARE = {"--cache-check": "--cache-check=100%"}
+"""Options that take a value only behind an equals sign, with what they mean without one."""
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 
 
@@ -49,8 +60,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--push", action="store_true", help="push the image to the registries of its names")
     note = "annotate the image; WHERE is manifest (default), index, manifest-descriptor or index-descriptor, or several"
     add("--annotation", action="append", default=[], metavar="[WHERE,…:]KEY=VALUE", help=note)
-    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR", help="for RUN --mount=type=secret")
+    keyed = "for RUN --mount=type=secret; with cache=key a changed secret runs its steps again"
+    add("--secret", action="append", default=[], metavar="id=ID,src=FILE|env=VAR[,cache=key]", help=keyed)
     add("--ssh", action="append", default=[], metavar="default|ID[=SOCKET]", help="an agent for RUN --mount=type=ssh")
+    explain = "say of every instruction whether it was found in the cache, and if not, what has changed"
+    add("--explain", action="store_true", help=explain)
+    check = (
+        "run a random part of the steps that are in the cache again (all by default) and compare what they make; "
+        "another content is an error unless warn is given, other times of files are only reported"
+    )
+    add("--cache-check", type=cache_check, default=None, metavar="PERCENT%[,warn]", help=check)
     allow = "grant security.insecure, network.host or buildx.local.delete"
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help=allow)
     caches = "take results from a cache elsewhere: type=registry|local|s3,…[,trust=read-only|verify][,mounts=true]"
@@ -112,6 +131,23 @@ def call_option(text: str) -> Call:
     return call
 
 
+def cache_check(text: str) -> CacheCheck:
+    """A value of --cache-check. Raises ArgumentTypeError for one that is not known."""
+    number, *words = text.split(",")
+    if number in ("warn", "error"):
+        number, words = "100%", [number, *words]
+    try:
+        percent = float(number.removesuffix("%"))
+    except ValueError:
+        percent = -1.0
+    if not 0 < percent <= 100:
+        raise argparse.ArgumentTypeError(f'"{number}" is not a part of 100%, expected for instance 10%')
+    for word in words:
+        if word not in ("warn", "error"):
+            raise argparse.ArgumentTypeError(f'field "{word}" is not known, expected warn or error')
+    return CacheCheck(percent, warns=words[-1:] == ["warn"])
+
+
 def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that decide what is built, whatever happens with it."""
     add = parser.add_argument
@@ -138,6 +174,8 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
     network = "the network of RUN: none, host, bridge (the build's own), default (bridge, where there can be none host)"
     add("--network", default="default", metavar="MODE", help=network)
+    modes = "which bits of modes of context files count for the cache: full (default), or git: the executable bit only"
+    add("--cache-key-mode", default="full", choices=("full", "git"), help=modes)
     add("--add-host", action="append", default=[], metavar="HOST:IP", help="add a line to /etc/hosts of RUN")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm of RUN")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN")
@@ -160,6 +198,7 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         platform=platforms[0] if platforms else "",
         named_contexts=dict(_pair(text, "--build-context") for text in args.build_context),
         no_cache=given.no_cache == (),
+        cache_key_mode=args.cache_key_mode,
         no_cache_filter=given.no_cache or (),
         network="default" if given.network == "sandbox" else given.network,
         extra_hosts=tuple([f"{each.host}:{each.ip}" for each in given.extra_hosts]),
@@ -254,11 +293,13 @@ def _pair(text: str, option: str) -> tuple[str, str]:
 def secret(text: str, cwd: str) -> SecretSource:
     """One `--secret` as a value. Raises UsageError when it is malformed, BuildError when its file is missing."""
     fields = dict(_pair(field, "--secret") for field in text.split(","))
-    unknown = set(fields) - {"id", "src", "source", "env", "type"}
+    unknown = set(fields) - {"id", "src", "source", "env", "type", "cache"}
     if unknown:
-        raise UsageError(
-            f'--secret "{text}" has an unknown field "{min(unknown)}"', hint="the fields are id, src, env and type"
-        )
+        hint = "the fields are id, src, env, type and cache"
+        raise UsageError(f'--secret "{text}" has an unknown field "{min(unknown)}"', hint=hint)
+    if fields.get("cache", "key") != "key":
+        hint = "cache=key runs a step again when the secret has changed; without it a secret never does"
+        raise UsageError(f'--secret "{text}": cache is "{fields["cache"]}", expected key', hint=hint)
     path = fields.get("src") or fields.get("source") or ""
     variable = fields.get("env", "")
     kind = fields.get("type", "")
@@ -272,7 +313,7 @@ def secret(text: str, cwd: str) -> SecretSource:
     full = os.path.join(cwd, os.path.expanduser(path)) if path else ""
     if full and not os.path.exists(full):
         raise BuildError(f'secret "{identity}": {path} does not exist')
-    return SecretSource(identity, "" if variable else full, variable)
+    return SecretSource(identity, "" if variable else full, variable, "cache" in fields)
 
 
 def agent(text: str, env: Environment) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from builder.commands import Environment, build, build_options
+from builder.commands import Environment, build_options, session
 from builder.contexts.opening import Source, add_named, open_context
 from builder.errors import BuildError
 from builder.fetcher import Fetcher
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         try:
             plan = load_plan(context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock)
         except BuildError as error:
-            error.excerpt = build.excerpt_of(error, context)
+            error.excerpt = session.excerpt_of(error, context)
             raise
         finally:
             images.close()

@@ -2,7 +2,7 @@
 
 A key's manifest names the operation and every input; two manifests that differ say why a step missed. By definition an
 input stands with its own key (a local directory with the digest of what is read of it); by content every input stands
-with the digest of what it holds.
+with the digest of what it holds. The files behind a digest are no part of a key, and listed only for what has to run.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from builder.errors import BuildError
 from builder.plan import (
@@ -26,9 +26,11 @@ from builder.plan import (
     Vertex,
 )
 from cache.errors import CacheError
+from cache.keys import key_of
 from cache.snapshots import EMPTY, ActiveSnapshot, Snapshot
 
 if TYPE_CHECKING:
+    from builder.ops.select import Selection
     from builder.ops.tree import SourceTree
     from builder.state import VertexState
     from builder.worker import Worker
@@ -67,6 +69,18 @@ def _operation(op: Op) -> dict[str, Any]:
     return {"op": "git" if isinstance(op, GitSourceOp) else "http"}
 
 
+class Described(NamedTuple):
+    """A key's manifest, and beside it the files that were looked at for it: of each input, for each copy of it."""
+
+    manifest: dict[str, Any]
+    files: dict[int, list[Selection]]
+
+
+def operation_key(vertex: Vertex) -> str:
+    """A name for an operation whatever its inputs are, to find the records of earlier ones."""
+    return key_of(_operation(vertex.op))
+
+
 def by_definition(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[str, Any]:
     """The manifest of a vertex's definition key. Needs no result of an input.
 
@@ -79,32 +93,65 @@ def by_definition(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[str, A
     return _manifest(vertex, inputs, worker, describe)
 
 
-def by_content(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[str, Any]:
-    """The manifest of a vertex's content key. Every input has its result."""
+def by_content(vertex: Vertex, inputs: Inputs, worker: Worker) -> Described:
+    """The manifest of a vertex's content key, with the files of other roots that it is about. Every input has its
+    result."""
+    files: dict[int, list[Selection]] = {}
 
     def describe(position: int, state: VertexState) -> dict[str, Any]:
         if position and isinstance(vertex.op, FileOp):
             with worker.view(_result(state)) as tree:
-                return _read_of(vertex.op, position, tree)
+                files[position] = [selection(copy, tree) for copy in _copies(vertex.op, position)]
+            return {"digests": [each.digest for each in files[position]]}
         return {"content": _result(state).content_digest}
 
-    return {**_manifest(vertex, inputs, worker, describe), "by": "content"}
+    if isinstance(vertex.op, FileOp):
+        from builder.ops.select import selection
+    return Described({**_manifest(vertex, inputs, worker, describe), "by": "content"}, files)
+
+
+def local_files(vertex: Vertex, inputs: Inputs, worker: Worker) -> dict[int, list[Selection]]:
+    """The files of local directories that a vertex reads: of each such input, for each copy of it.
+
+    Raises BuildError as `by_definition` does.
+    """
+    return {
+        position: [worker.inputs.selection(state.vertex.op.name, copy) for copy in _copies(vertex.op, position)]
+        for position, state in enumerate(inputs)
+        if state is not None and isinstance(state.vertex.op, LocalSourceOp) and is_directory(state.vertex.op, worker)
+    }
 
 
 def _manifest(
     vertex: Vertex, inputs: Inputs, worker: Worker, describe: Callable[[int, VertexState], dict[str, Any]]
 ) -> dict[str, Any]:
     """The operation and its inputs: local directories by what is read of them, the others as `describe` says."""
-    manifest = _operation(vertex.op) | _fetched(vertex.op, worker)
+    manifest = _operation(vertex.op) | _fetched(vertex.op, worker) | _keyed_secrets(vertex.op, worker)
     described: list[dict[str, Any]] = []
     for position, state in enumerate(inputs):
         if state is None:
             described.append({"empty": True})
         elif isinstance(state.vertex.op, LocalSourceOp) and is_directory(state.vertex.op, worker):
-            described.append(_read_of(vertex.op, position, worker.inputs.tree(state.vertex.op.name)))
+            described.append(_local(vertex.op, position, state.vertex.op.name, worker))
         else:
             described.append(describe(position, state))
     return {**manifest, "inputs": described}
+
+
+def _local(op: Op, position: int, name: str, worker: Worker) -> dict[str, Any]:
+    """What is read of a local directory; which bits of modes that is about is said only when it is not all."""
+    modes = {} if worker.inputs.modes == "full" else {"modes": worker.inputs.modes}
+    return {"digests": [worker.inputs.digest(name, copy) for copy in _copies(op, position)], **modes}
+
+
+def _keyed_secrets(op: Op, worker: Worker) -> dict[str, Any]:
+    """The secrets that are part of the key because the command line says so, as keyed digests."""
+    if not isinstance(op, ExecOp):
+        return {}
+    ids = {mount.id for mount in op.mounts if mount.kind == "secret" and worker.secrets.is_keyed(mount.id)}
+    if not ids:
+        return {}
+    return {"secrets": {each: worker.secrets.keyed_digest(each, worker.store.mac_key()) for each in sorted(ids)}}
 
 
 def _fetched(op: Op, worker: Worker) -> dict[str, Any]:
@@ -126,14 +173,10 @@ def is_directory(op: LocalSourceOp, worker: Worker) -> bool:
     return worker.inputs.snapshot(op.name) is None
 
 
-def _read_of(op: Op, position: int, tree: SourceTree) -> dict[str, Any]:
-    """What a file operation reads of one input: a digest for each of its copies, and the files behind it."""
-    from builder.ops.select import selection
-
+def _copies(op: Op, position: int) -> list[CopyAction]:
+    """The copies of a file operation that read its input `position`."""
     assert isinstance(op, FileOp), "only file operations read local directories"
-    copies = [action for action in op.actions if isinstance(action, CopyAction) and action.input == position]
-    found = [selection(copy, tree) for copy in copies]
-    return {"digests": [each.digest for each in found], "files": [list(each.files) for each in found]}
+    return [action for action in op.actions if isinstance(action, CopyAction) and action.input == position]
 
 
 def _result(state: VertexState) -> Snapshot:

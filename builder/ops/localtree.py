@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,8 @@ from builder.ops.tree import entry_of, similar_name
 from builder.ops.wildcard import has_wildcard, path_matcher
 from builder.plan import CopyAction, ExecOp, FileOp, LocalSourceOp, Vertex
 from builder.sandbox.paths import clean
-from cache.contenthash import FileEntry, Keep, file_digest, scan
-from cache.statcache import FileDigests, StatCache
+from cache.contenthash import FileEntry, Keep, file_digest, fingerprint, scan
+from cache.statcache import RACY_NS, FileDigests, StatCache
 
 if TYPE_CHECKING:
     from builder.sandbox.fsops import Directory
@@ -42,17 +43,22 @@ class ContextTree:
         statcache: StatCache | None,
         *,
         sources: Sequence[str] | None = None,
+        modes: str = "full",
     ) -> None:
         self.root_dir = root_dir
+        self.modes = modes
         self._matcher = matcher
         self._statcache = statcache
         self._sources = None if sources is None else tuple(clean(source)[1:] for source in sources)
         self._roots = () if self._sources is None else tuple({_literal(source) for source in self._sources})
         self._is_partial = "" not in self._roots and self._sources is not None
-        self._digests = FileDigests() if statcache is None else statcache.load(self._root_key)
+        self._digests: FileDigests | None = None
         self._top = entry_of("", os.stat(root_dir), "")
-        self._found = scan(root_dir, _keep(matcher, self._roots if self._is_partial else None))
+        self._scanned_ns = time.time_ns()
+        self._found = _scan(root_dir, matcher, self._roots if self._is_partial else None)
         self._members: dict[str, list[FileEntry]] | None = None
+        self.is_widened = False
+        """Whether more was looked at than the first scan found, so that `state` does not say everything."""
 
     @property
     def _root_key(self) -> str:
@@ -60,7 +66,7 @@ class ContextTree:
 
     def save(self) -> None:
         """Keep the digests that were taken, for the next build; of files long gone only when they are many."""
-        if self._statcache is None:
+        if self._statcache is None or self._digests is None:
             return
         if len(self._digests) > 2 * len(self._found) + _GONE_KEPT:
             for path in self._digests.keys() - self._found.keys():
@@ -102,7 +108,20 @@ class ContextTree:
             os.close(fd)
 
     def digest(self, entry: FileEntry) -> str:
+        if self._digests is None:
+            self._digests = FileDigests() if self._statcache is None else self._statcache.load(self._root_key)
         return file_digest(f"{self.root_dir}/{entry.path}", entry, self._digests)
+
+    def state(self) -> str:
+        """A name for all that decides what copies read of the tree: while it is the same, so are their digests."""
+        return f"{self.modes}:{fingerprint(self._found)}:{chr(0).join(self._sources or ())}"
+
+    def is_settled(self) -> bool:
+        """Whether no file is so young that it could change again without a trace (the stat cache's rule)."""
+        return not self.is_widened and all(
+            entry.kind != "f" or max(entry.ctime_ns, entry.mtime_ns) < self._scanned_ns - RACY_NS
+            for entry in self._found.values()
+        )
 
     def capability(self, _fd: int) -> bytes | None:
         return None
@@ -128,9 +147,10 @@ class ContextTree:
     def _widen(self) -> None:
         """See all of the directory, where `sources` first let only a part be scanned."""
         if self._is_partial:
-            self._found = scan(self.root_dir, _keep(self._matcher, None))
+            self._found = _scan(self.root_dir, self._matcher, None)
             self._members = None
             self._is_partial = False
+            self.is_widened = True
 
     def _touches(self, source: str, directory: str) -> bool:
         """Whether a source takes a directory, one above it, or something in it."""
@@ -150,15 +170,17 @@ def context_tree(
     statcache: StatCache | None,
     *,
     sources: Sequence[str] | None = None,
+    modes: str = "full",
 ) -> ContextTree:
     """The tree of a directory: one scan, ignored files left out.
 
     `sources` are all paths and wildcards that the plan reads from it (`sources_of`). Then only what they can mean is
     scanned, and a wildcard below a directory has to match something unless another source takes of that directory
-    (BuildKit sends no more than that). Raises BuildError for a directory that cannot be read.
+    (BuildKit sends no more than that). With the `modes` "git" only a file's executable bit counts in digests. Raises
+    BuildError for a directory that cannot be read.
     """
     with reported(f'read context "{root_dir}"'):
-        return ContextTree(root_dir, matcher, statcache, sources=sources)
+        return ContextTree(root_dir, matcher, statcache, sources=sources, modes=modes)
 
 
 def sources_of(vertices: Sequence[Vertex], name: str) -> tuple[str, ...]:
@@ -187,17 +209,19 @@ def _literal(source: str) -> str:
     return "/".join(parts[:wild])
 
 
-def _keep(matcher: IgnoreMatcher | None, roots: Sequence[str] | None) -> Keep | None:
-    """What a scan keeps: not what is ignored, and of the rest only what is on the way to or below `roots`."""
+def _scan(root_dir: str, matcher: IgnoreMatcher | None, roots: Sequence[str] | None) -> dict[str, FileEntry]:
+    """What is not ignored, and of that, if `roots` are given, only what is on the way to them or below."""
+    inner = None if matcher is None else _matched_by(matcher)
     if roots is None:
-        return None if matcher is None else _matched_by(matcher)
+        return scan(root_dir, inner)
     above = {root.rsplit("/", count)[0] for root in roots for count in range(root.count("/") + 1)}
-    inner = (lambda _path, _is_dir: True) if matcher is None else _matched_by(matcher)
 
     def keep(path: str, is_dir: bool) -> bool | None:
-        return inner(path, is_dir) if path in above or _is_below_any(path, roots) else None
+        if path not in above:
+            return None
+        return True if inner is None else inner(path, is_dir)
 
-    return keep
+    return scan(root_dir, keep, inside=dict.fromkeys(roots, inner))
 
 
 def _matched_by(matcher: IgnoreMatcher) -> Keep:

@@ -38,6 +38,16 @@ class Selection(NamedTuple):
     digest: str
     files: tuple[tuple[str, str], ...]
 
+    def text(self) -> bytes:
+        """What `digest` is the sha256 of: paths and states in turn, a zero byte between."""
+        return "\0".join(f"{path}\0{state}" for path, state in self.files).encode("utf-8", "surrogateescape")
+
+
+def files_of(text: bytes) -> list[tuple[str, str]]:
+    """The files of a Selection from its `text`."""
+    words = text.decode("utf-8", "surrogateescape").split("\0") if text else []
+    return list(zip(words[::2], words[1::2], strict=True))
+
 
 class _States(NamedTuple):
     include: MatchState | None
@@ -48,14 +58,15 @@ def selection(action: CopyAction, tree: SourceTree) -> Selection:
     """The Selection of one copy: type, mode, owner, link target, links and bytes of entries, by names as they land.
 
     Modification times are not in it; nor are the owners that `--chown` and the modes that an octal `--chmod` replace.
+    Of a tree whose `modes` are "git" only the executable bit of files is.
     Raises BuildError for a source that is missing, where BuildKit does.
     """
     files: list[tuple[str, str]] = []
     with reported(f'calculate checksum of "{action.source}"'):
         for source in expand(action, tree):
             files += _states(list(_listed(action, tree, source)), action, tree)
-    digest = hashlib.sha256("\0".join(f"{path}\0{state}" for path, state in files).encode("utf-8", "surrogateescape"))
-    return Selection(digest.hexdigest(), tuple(files))
+    found = Selection("", tuple(files))
+    return found._replace(digest=hashlib.sha256(found.text()).hexdigest())
 
 
 def expand(action: CopyAction, tree: SourceTree) -> list[Source]:
@@ -100,9 +111,11 @@ def _listed(action: CopyAction, tree: SourceTree, source: Source) -> Iterator[It
 def _states(items: list[Item], action: CopyAction, tree: SourceTree) -> Iterator[tuple[str, str]]:
     """Each entry with what of it is copied. In one piece, since it runs for every file of every build."""
     hides_mode, shows_owner = action.chmod[:1].isdigit(), tree.keeps_owners and not action.chown
-    links, digest_of = _link_groups(items), tree.digest
+    links, digest_of, by_git = _link_groups(items), tree.digest, tree.modes == "git"
     for path, entry, is_parent in items:
         kind, mode, uid, gid = entry[1:5]
+        if by_git:
+            mode = 0o755 if kind == "d" or mode & 0o100 else 0o644
         # A parent that is there already gets the source's mode whatever --chmod says.
         state = kind if hides_mode and not is_parent else f"{kind}{mode:o}"
         if shows_owner and (uid or gid):

@@ -28,6 +28,9 @@ class SourceTree(Protocol):
     keeps_owners: bool
     """Whether the users and groups of its entries count; if not, everything is root's."""
 
+    modes: str
+    """`full` when every bit of a mode counts in digests, `git` when only a file's executable bit does."""
+
     def lstat(self, path: str) -> FileEntry | None:
         """The entry at `path`, None if it is not in the tree."""
 
@@ -60,6 +63,7 @@ class RootTree:
     """A snapshot's merged view behind a directory descriptor, which the caller owns: owners and modes as they are."""
 
     keeps_owners = True
+    modes = "full"
 
     def __init__(self, fd: int) -> None:
         from builder.sandbox.fsops import SafeRoot
@@ -174,6 +178,7 @@ class EmptyTree:
     """What copies from an empty root read: nothing."""
 
     keeps_owners = False
+    modes = "full"
 
     def lstat(self, path: str) -> FileEntry | None:
         return None if path else FileEntry("", "d", 0o755, 0, 0, 0, 0, 0, 0, "", 0)

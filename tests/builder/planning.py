@@ -43,7 +43,7 @@ class Images:
             raise BuildError(f"{name}: not found")
         document = self.images[name]
         layers = document.get("rootfs", {}).get("diff_ids", [])
-        op = ImageSourceOp(name, "sha256:" + "a" * 64, layers[0]) if layers else None
+        op = ImageSourceOp(name, "sha256:" + "a" * 64, layers[0], name) if layers else None
         return BaseSource(op, document, platform, len(layers))
 
 

@@ -27,7 +27,7 @@ class World(AssumedImages):
     def image(self, name: str, platform: Platform) -> BaseSource:
         own = Platform("linux", "arm64") if name == "example/arm64-only" else platform
         document = {"os": own.os, "architecture": own.architecture, "config": self.config}
-        return BaseSource(ImageSourceOp(name, "sha256:0", "sha256:0"), document, own, 1)
+        return BaseSource(ImageSourceOp(name, "sha256:0", "sha256:0", name), document, own, 1)
 
 
 def report(text: str, *names: str, ignorefile: str = "", world: AssumedImages | None = None, **options: Any) -> Report:

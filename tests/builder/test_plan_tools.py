@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from builder.ops import definition
 from builder.plan import SCRATCH, CopyAction, ExecOp, FileOp, ImageSourceOp, MkdirAction, MountOp, Plan, Vertex
 from builder.schedule import Schedule
 from builder.state import VertexState
+from builder.worker import Secrets
 from cache.keys import key_of
 from tests.builder.planning import plan_of
 
@@ -44,9 +46,10 @@ def state(op: Any, key: str = "") -> VertexState:
 
 def key(op: Any, *inputs: str) -> str:
     """The definition key of an operation whose inputs have these keys."""
-    states = [state(ImageSourceOp("x", "", ""), each) for each in inputs]
+    states = [state(ImageSourceOp("x", "", "", "x"), each) for each in inputs]
     vertex = Vertex(op, tuple(range(len(inputs))), "name")
-    return key_of(definition.by_definition(vertex, states, None))  # type: ignore[arg-type]
+    worker = SimpleNamespace(secrets=Secrets((), {}, {}))
+    return key_of(definition.by_definition(vertex, states, worker))  # type: ignore[arg-type]
 
 
 CHANGES: list[dict[str, Any]] = [

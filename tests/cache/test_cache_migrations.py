@@ -68,7 +68,7 @@ def test_an_upgraded_database_is_laid_out_as_a_new_one(tmp_path, version):
 def test_a_step_that_fails_leaves_the_old_format(tmp_path, monkeypatch):
     root = restore(1, tmp_path / "store")
     before = layout(root / "index.db")
-    broken = (*migrations.MIGRATIONS, "CREATE TABLE extra (a); INSERT INTO no_such_table VALUES (1)")
+    broken = (*migrations.MIGRATIONS, "CREATE TABLE extra (a);\nINSERT INTO no_such_table VALUES (1);\n")
     monkeypatch.setattr(migrations, "MIGRATIONS", broken)
     with pytest.raises(Exception, match="no_such_table"):
         Store.open(str(root))

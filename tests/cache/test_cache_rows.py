@@ -118,8 +118,8 @@ def test_a_fixed_manifest_has_a_pinned_key():
         "read_only": False,
         "mode": 420,
     }
-    assert KEY_VERSION == 1
-    assert key_of(manifest) == "25417a2a5afb9a57be2e9ec2698cd91e7e8c9fe0846f4cd8a36958a5dafa5099"
+    assert KEY_VERSION == 2
+    assert key_of(manifest) == "ec9eb985bf6b215218ca56f89a4b49d2863690ab669c69462df1ecc744c1a369"
     assert key_of(dict(reversed(manifest.items()))) == key_of(manifest)
     assert readable({"b": [1], "a": "x"}) == b'{\n "a": "x",\n "b": [\n  1\n ]\n}\n'
 

@@ -54,7 +54,7 @@ class StubWorld:
             return BaseSource(None, document, own)
         document["rootfs"] = {"type": "layers", "diff_ids": [_LAYER]}
         document["history"] = [{"created_by": "corpus base"}]
-        return BaseSource(ImageSourceOp(name, "sha256:" + "a" * 64, _LAYER), document, own, 1)
+        return BaseSource(ImageSourceOp(name, "sha256:" + "a" * 64, _LAYER, name), document, own, 1)
 
 
 def build_options(**build_args: str) -> BuildOptions:

@@ -41,3 +41,14 @@ class Builder:
         build.add_arguments(parser)
         build.run(parser.parse_args(["--progress", "json", *words]), env)
         return Built(out.getvalue().strip(), [json.loads(line) for line in err.getvalue().splitlines()])
+
+
+def image_config(layout: Path) -> dict[str, Any]:
+    """The config of the only image of a layout."""
+
+    def document(descriptor: dict[str, Any]) -> dict[str, Any]:
+        path = layout / "blobs" / descriptor["digest"].replace(":", "/")
+        return dict(json.loads(path.read_text()))
+
+    manifest = document(json.loads((layout / "index.json").read_text())["manifests"][0])
+    return document(manifest["config"])

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from tests.conftest import Pybuild
@@ -74,3 +75,16 @@ import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
+
+
+def test_cached_build_of_settled_files_reads_neither_them_nor_their_table(pybuild: Pybuild, based: list[str]) -> None:
+    """Once a file is old enough, what copies read is remembered as a whole; a warm build explains nothing."""
+    pybuild.write(Dockerfile="FROM base\nCOPY src /src\n", src__a="a", src__b="b")
+    words = ["build", "-q", *based, "."]
+    pybuild.ok(*words)
+    time.sleep(2.1)
+    pybuild.ok(*words)
+    warm = loaded(pybuild, *words)
+    assert not {"builder.ops.select", "builder.explain.notes", "cache.keynotes", "zlib"} & warm
+    (pybuild.cwd / "src/a").write_text("c")
+    assert "builder.explain.notes" in loaded(pybuild, *words)

@@ -5,16 +5,14 @@ $PYBUILD_PROPERTY_EXAMPLES multiplies the number of examples.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from builder.errors import BuildError
-from tests.e2e.inprocess import Builder
+from tests.e2e.inprocess import Builder, image_config
 
 FACTOR = int(os.environ.get("PYBUILD_PROPERTY_EXAMPLES", "1"))
 INSTRUCTIONS = (
@@ -132,22 +130,11 @@ def test_step_found_by_content_has_the_layers_of_its_own_build(base_layout: Path
     for before in ("RUN true\n", ""):
         (tmp_path / "Dockerfile").write_text(f"FROM base\n{before}RUN echo late > /late\n")
         builder(*words, "-o", f"type=oci,tar=false,dest={tmp_path}/layout", SOURCE_DATE_EPOCH="1")
-        images.append(_config(tmp_path / "layout"))
+        images.append(image_config(tmp_path / "layout"))
     for image in images:
         made = [entry for entry in image["history"] if not entry.get("empty_layer")]
         assert len(made) == len(image["rootfs"]["diff_ids"])
     assert len(images[0]["rootfs"]["diff_ids"]) == len(images[1]["rootfs"]["diff_ids"]) + 1
-
-
-def _config(layout: Path) -> dict[str, Any]:
-    """The config of the only image of a layout."""
-
-    def document(descriptor: dict[str, Any]) -> dict[str, Any]:
-        path = layout / "blobs" / descriptor["digest"].replace(":", "/")
-        return dict(json.loads(path.read_text()))
-
-    manifest = document(json.loads((layout / "index.json").read_text())["manifests"][0])
-    return document(manifest["config"])
 
 
 def _outcome(builder: Builder, words: tuple[str, ...], *, ran: bool = False) -> tuple[str, list[str]]:
