@@ -11,7 +11,6 @@ from builder.explain.reasons import Reasons, lines
 from builder.progress import QuietReporter
 from builder.solver import Solver
 
-
 BARE = build_options.BARE
 
 
