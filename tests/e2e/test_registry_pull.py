@@ -214,7 +214,10 @@ def test_a_killed_pull_resumes(pybuild: Pybuild, proxy: FaultProxy, pushed: str)
         process = subprocess.Popen(
             pybuild.argv("pull", name), cwd=pybuild.cwd, env=pybuild.environment(), stderr=subprocess.DEVNULL
         )
-        time.sleep(0.45 + random.random() / 3)
+        seen, deadline = len(proxy.exchanges), time.monotonic() + 30
+        while len(proxy.exchanges) == seen and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(random.random() / 3)
         process.send_signal(signal.SIGKILL)
         kills += process.wait() == -signal.SIGKILL
         check_store(pybuild.root)
