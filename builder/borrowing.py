@@ -7,7 +7,7 @@ always.
 
 What came from a cache that is not trusted belongs to the imports' domain, and so does all that is built on it: its
 records are kept under the domain's keys, its cache mounts are the domain's, and nothing of it is exported. A step that
-gets a secret, an ssh agent or `--security=insecure` never starts on such a root: what it needs is built here.
+gets a secret, an ssh agent or rights beyond the sandbox's never starts on such a root: what it needs is built here.
 Knows the solver's states, no place and no format.
 """
 
@@ -64,7 +64,6 @@ class Borrowing:
                 self._merge(state)
             elif not self._take_domain_record(state, records):
                 self._claim(state, (state.key,))
-
         self._fetch_bases()
 
     def _fetch_bases(self) -> None:
@@ -122,10 +121,12 @@ class Borrowing:
             return
         for layer in top.layers:
             base = lazily_on(base, layer)
-        claim = next(iter(self._imports.claims(state.key)), None)
+        domain, created_ns = self._domain_of(state), 0
+        for claim in self._imports.claims(state.key):
+            if domain or claim.cache.spec.trust == "full":
+                created_ns = created_ns or claim.record.created_ns
         above = [item.created_ns for item in self._inputs(state) if item is not None]
-        created_ns = claim.record.created_ns if claim is not None else max(above, default=0)
-        self._settle(state, base, created_ns, self._domain_of(state))
+        self._settle(state, base, created_ns or max(above, default=0), domain)
 
     def _claim(self, state: VertexState, keys: Iterable[str]) -> bool:
         """Take the first claim for one of the keys that may be taken."""
@@ -140,6 +141,8 @@ class Borrowing:
                 return False
             if not is_trusted and state.index in self._own_only:
                 continue
+            if claim.layer is None and base.layers:
+                continue  # nothing that runs makes what is below it vanish
             domain = self._domain_of(state) or ("" if is_trusted else self._imports.domain)
             state.claim = claim
             self._settle(state, self._imports.put_on(base, claim), claim.record.created_ns, domain)
@@ -328,7 +331,9 @@ def in_domain(domain: str, record: CacheRecord) -> CacheRecord:
 
 
 def _is_delicate(op: ExecOp) -> bool:
-    return op.security == "insecure" or any(mount.kind in ("secret", "ssh") for mount in op.mounts)
+    return (
+        op.security == "insecure" or op.network == "host" or any(mount.kind in ("secret", "ssh") for mount in op.mounts)
+    )
 
 
 def _is_source(state: VertexState) -> bool:

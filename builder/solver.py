@@ -55,7 +55,7 @@ class Solver:
                 self.worker.reporter.cached(state.index, state.vertex.name)
         if self.worker.exports is not None:
             self._begin_exports(self.worker.exports)
-        self.has_run = bool(missing)
+        self.has_run = bool(missing) or self.borrowing is not None
         if missing:
             run_all(missing, self._run if self.borrowing is None else self.borrowing.run_once)
         self.worker.store.records.touch([state.record.key for state in self.states if state.cached and state.record])

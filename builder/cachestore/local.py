@@ -30,6 +30,7 @@ from cache.descriptor import MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.dirfds import OPEN_DIRECTORY
 from cache.exchange import MAX_SIZE
+from cache.store import Store
 
 DEFAULT_TAG = "latest"
 _CHUNK = 1 << 20
@@ -104,6 +105,9 @@ class LocalSource:
         """See CacheSource."""
         with _Directory(self._directory).open_blob(blob.digest) as file:
             yield file
+
+    def note(self, store: Store, blobs: Iterable[Digest]) -> None:
+        """See CacheSource."""
 
     def close(self) -> None:
         """See CacheSource."""

@@ -15,6 +15,7 @@ from builder.image.manifest import Manifest
 from cache.blobs import Readable
 from cache.descriptor import Descriptor
 from cache.digest import Digest
+from cache.store import Store
 
 
 class Found(NamedTuple):
@@ -36,6 +37,9 @@ class CacheSource(Protocol):
 
     def open(self, blob: Descriptor) -> AbstractContextManager[Readable]:
         """The bytes of a blob, unverified."""
+
+    def note(self, store: Store, blobs: Iterable[Digest]) -> None:
+        """Write down that it has these blobs, if that helps whoever pushes them to a neighbour."""
 
     def close(self) -> None:
         """Give connections up. Idempotent."""

@@ -15,11 +15,13 @@ from builder.image.manifest import Manifest, parse_manifest
 from builder.image.select import select_manifest
 from builder.registry.client import RegistryClient
 from builder.registry.errors import NotFoundError
+from builder.registry.neighbours import remember
 from builder.registry.repository import Repository
 from cache.blobs import Readable
 from cache.descriptor import MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest
 from cache.exchange import MAX_SIZE
+from cache.store import Store
 from grammar.errors import DockerfileError
 from grammar.reference import parse_reference
 
@@ -76,6 +78,10 @@ class RegistrySource(_Place):
         """See CacheSource."""
         with self._repository.open_blob(blob) as stream:
             yield stream
+
+    def note(self, store: Store, blobs: Iterable[Digest]) -> None:
+        """See CacheSource. An image with these layers that goes to the same registry need not be sent."""
+        remember(store, self._repository.endpoint, blobs)
 
 
 class RegistryTarget(_Place):

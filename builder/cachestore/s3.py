@@ -27,6 +27,7 @@ from cache.blobs import Readable
 from cache.descriptor import MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.exchange import MAX_SIZE
+from cache.store import Store
 
 _NAME = "pybuild"
 _TOUCH = "24h"
@@ -184,6 +185,9 @@ class BucketSource:
         """See CacheSource."""
         with self._bucket.open(self._bucket.blob_key(blob.digest)) as body:
             yield _Body(body)
+
+    def note(self, store: Store, blobs: Iterable[Digest]) -> None:
+        """See CacheSource."""
 
     def close(self) -> None:
         """See CacheSource."""

@@ -50,7 +50,10 @@ def open_imports(
         return open_source(spec, env.cwd, env.environ, platform)
 
     opened = [open_cache(spec, opening, say) for spec in words.sources]
-    return Imports(store, [cache for cache in opened if cache is not None], say, random.random)
+    caches = [cache for cache in opened if cache is not None]
+    for cache in caches:
+        cache.source.note(store, [blob.digest for blob in cache.index.blobs()])
+    return Imports(store, caches, say, random.random)
 
 
 def open_exports(words: CacheWords, env: Environment, say: Callable[[str], object]) -> Exports | None:

@@ -103,6 +103,15 @@ def test_a_key_that_is_not_that_of_its_manifest(pybuild: Pybuild, based: list[st
     assert "not that of its manifest" in assert_built_right(pybuild, based, cache)
 
 
+def test_a_record_does_not_make_its_base_vanish(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
+    def empty(_: Any, config: Any) -> None:
+        for record in config["records"]:
+            record["layer"] = None
+
+    cache.forge(empty)
+    assert_built_right(pybuild, based, cache)
+
+
 def test_a_record_moves_its_own_layer_only(pybuild: Pybuild, based: list[str], cache: Layout, tmp_path: Path) -> None:
     """There is no chain to forge: a record of one base is no hit on another, and a hit is one layer on the base."""
     text = (pybuild.cwd / "Dockerfile").read_text()
@@ -274,11 +283,12 @@ def test_no_secret_for_a_step_on_an_untrusted_root(pybuild: Pybuild, based: list
 
 def test_no_rights_for_a_step_on_an_untrusted_root(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
     forged(cache)
-    pybuild.write(Dockerfile=DOCKERFILE + "RUN --security=insecure cat /made > /seen\n")
-    other = machine(pybuild, "other")
     source = f"type=local,src={cache.directory},trust=read-only"
-    other.ok(*words(based, "-t", "x", "--allow", "security.insecure", "--cache-from", source))
-    assert other.ok("run", "--rm", "x", "cat", "/seen").stdout == "good\n"
+    for flag, right in (("--security=insecure", "security.insecure"), ("--network=host", "network.host")):
+        pybuild.write(Dockerfile=DOCKERFILE + f"RUN {flag} cat /made > /seen\n")
+        other = machine(pybuild, right)
+        other.ok(*words(based, "-t", "x", "--allow", right, "--cache-from", source))
+        assert other.ok("run", "--rm", "x", "cat", "/seen").stdout == "good\n"
 
 
 def test_verify_runs_the_step_and_compares(pybuild: Pybuild, based: list[str], cache: Layout) -> None:

@@ -15,7 +15,9 @@ import pytest
 
 from builder.image.layout import Layout
 from builder.registry.client import RegistryClient
+from builder.registry.neighbours import neighbours
 from cache.descriptor import MEDIA_MANIFEST
+from cache.store import Store
 from tests.conftest import Pybuild, require
 from tests.e2e.cachetools import cpu_seconds, machine, messages, ran
 from tests.registries import PASSWORD, USER, Registry, htpasswd, registry
@@ -84,6 +86,24 @@ def test_to_another_repository_of_a_registry_layers_are_mounted(
     assert ran(done) == [] and "importing layer" not in messages(done)
     other = machine(pybuild, "other")
     assert ran(other.ok(*words(based, "-t", "x", "--cache-from", f"{name}/two"))) == []
+
+
+def test_a_push_to_the_same_registry_sends_no_layer_of_the_cache(
+    pybuild: Pybuild, based: list[str], name: str, hub: Registry
+) -> None:
+    pybuild.write(Dockerfile=DOCKERFILE, f="hello")
+    pybuild.ok(*words(based, "--cache-to", f"type=registry,ref={name}/cache,mode=max"))
+    other = machine(pybuild, "other")
+    done = other.ok(*words(based, "-t", f"{name}/app", "--push", "--cache-from", f"{name}/cache"))
+    assert [step for step in ran(done) if step] == []  # the push itself is none of the Dockerfile's
+    with Store.open(str(other.root)) as store, RegistryClient({"HOME": "/nonexistent"}) as client:
+        cached = json.loads(client.repository(f"{name}/cache").manifest("latest").raw)["layers"]
+        pushed = json.loads(client.repository(f"{name}/app").manifest("latest").raw)["layers"]
+        known = neighbours(store, client.repository(f"{name}/app").endpoint)
+    shared = {layer["digest"] for layer in cached} & {layer["digest"] for layer in pushed}
+    path = name.partition("/")[2]
+    assert len(shared) == 2
+    assert all(f"{path}/cache" in known[digest] for digest in shared)
 
 
 def test_a_registry_that_is_gone_costs_the_steps_again(pybuild: Pybuild, based: list[str], tmp_path: Path) -> None:
