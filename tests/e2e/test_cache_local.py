@@ -274,7 +274,8 @@ def test_layers_are_sent_while_later_steps_run(
         target = f"type=local,dest={cache.directory},mode=max"
         command = pybuild.argv(*words(based, "--allow", "network.host", "--cache-to", target))
         pybuild.write(
-            Dockerfile=f"FROM base\nRUN echo x > /x\nRUN --network=host wget -q -O /y http://127.0.0.1:{port}/\nRUN cat /y > /z\n"
+            Dockerfile="FROM base\nRUN echo x > /x\n"
+            f"RUN --network=host wget -q -O /y http://127.0.0.1:{port}/\nRUN cat /y > /z\n"
         )
         process = subprocess.Popen(
             command, cwd=pybuild.cwd, env=pybuild.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
