@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,11 +27,14 @@ from builder.pulling import RemoteImages
 from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.worker import Sandbox, Secrets, Worker
+from cache.errors import CacheError
 from cache.store import Store
 
 if TYPE_CHECKING:
     from builder.options import BuildOptions
     from builder.progress import Reporter
+    from builder.sandbox.launcher import Launcher
+    from builder.sandbox.snapshotter import Snapshotter
 
 
 @contextlib.contextmanager
@@ -43,7 +47,7 @@ def opened(
     """
     secrets = _secrets(args, env)
     say = partial(_say, args, env)
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         images = RemoteImages(store, env.environ, pull=args.pull, say=say)
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
         fetcher = Fetcher(store, env.clock, secrets, images)
@@ -52,21 +56,21 @@ def opened(
         context = open_context(args.context, args.file, source)
         add_named(context, resolver.file_contexts(), source)
         try:
-            sandbox = _sandbox(args, env)
-            warm_up = partial(_warm_up, sandbox, context, has_network=options.network == "default")
+            sandbox = _sandbox(args, env, store)
+            warm_up = partial(_warm_up, sandbox, context, env, has_network=options.network == "default")
             plan = load_plan(
                 context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock, on_miss=warm_up
             )
             inputs = Inputs(context, plan.vertices, fetcher, modes=options.cache_key_mode)
             yield plan, Worker(store, inputs, sandbox, secrets, make(plan), env.clock)
-        except BuildError as error:
-            error.excerpt = excerpt_of(error, context)
+        except (BuildError, CacheError) as error:
+            _explain(error, context)
             raise
         finally:
             images.close()
 
 
-def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
+def _sandbox(args: argparse.Namespace, env: Environment, store: Store) -> Sandbox:
     limits = build_limits = None
     if args.resource or args.build_resource:
         from builder.resources import parse_limits
@@ -76,7 +80,7 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
     allowed = parse_entitlements(args.allow, args.network)
-    return Sandbox(
+    sandbox = Sandbox(
         allowed,
         limits,
         build_limits=build_limits,
@@ -85,6 +89,45 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
         is_own_network_required=args.network == build_options.BRIDGE,
         dns=build_options.dns_options(args),
     )
+    remap = partial(_remapped, store) if _is_remapped(args) else None
+    sandbox.merge_layers(partial(_snapshotter, args, env, store), remap)
+    return sandbox
+
+
+def _remapped(store: Store) -> Launcher:
+    """A launcher whose steps run as users that nobody else is."""
+    from builder.sandbox.launcher import Launcher
+    from builder.snapshotters.idmapped import Idmapped, make_namespace
+
+    namespace = make_namespace()
+    return Launcher(Idmapped(namespace, store.snapshots.scratch), namespace)
+
+
+def _is_remapped(args: argparse.Namespace) -> bool:
+    """Whether root asked for steps as other users; those of anybody else are that anyhow."""
+    if args.userns == "host" or os.geteuid() != 0:
+        return False
+    if args.snapshotter not in ("auto", "overlay"):
+        raise UsageError(f"--userns=auto needs overlayfs, not --snapshotter {args.snapshotter}")
+    return True
+
+
+def _snapshotter(args: argparse.Namespace, env: Environment, store: Store) -> Snapshotter:
+    """What --snapshotter says; one that was chosen although another would be faster is named, with the reason."""
+    from builder.snapshotters.choose import choose
+
+    choice = choose(args.snapshotter, store)
+    if choice.reason:
+        _say(args, env, f"snapshotter {choice.snapshotter.name}: {choice.reason}")
+    return choice.snapshotter
+
+
+def _explain(error: BuildError | CacheError, context: BuildContext) -> None:
+    from builder.sandbox.diagnosis import explain
+
+    if isinstance(error, BuildError):
+        error.excerpt = excerpt_of(error, context)
+    error.hint = error.hint or explain(error)
 
 
 def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
@@ -94,11 +137,14 @@ def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
         env.stderr.flush()
 
 
-def _warm_up(sandbox: Sandbox, context: BuildContext, *, has_network: bool) -> None:
-    """Start the launcher while the Dockerfile is being lowered, when there is something for it to run, and have a
-    network made."""
-    if b"RUN" in context.source.upper():
-        with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
+def _warm_up(sandbox: Sandbox, context: BuildContext, env: Environment, *, has_network: bool) -> None:
+    """Take privileges, and when there is something to run start the launcher while the Dockerfile is being lowered, and
+    have a network made."""
+    from builder.sandbox.userns import take_privileges
+
+    with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
+        take_privileges(env.stderr.write)
+        if b"RUN" in context.source.upper():
             launcher = sandbox.launcher
             if has_network:
                 launcher.prepare_network()
