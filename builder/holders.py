@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from builder.git.repository import walk_repositories
 from builder.image.names import familiar_parts
+from builder.image.pins import walk_pins
 from builder.image.stored import chain_id_of
 from builder.ops.fetch import remembered
 from builder.runner.container import walk_containers
@@ -59,11 +60,23 @@ class _Images:
                 blobs[digest] = blobs.get(digest, frozenset()) | holder
             for chain in needed:
                 chains[chain] = chains.get(chain, frozenset()) | holder
+        for digest, holder in self._pinned():
+            blobs[digest] = blobs.get(digest, frozenset()) | holder
         for container in walk_containers(self._store.root):
             if container.chain_id:
                 holder = frozenset((f"container {container.name or container.container_id[:12]}",))
                 chains[container.chain_id] = chains.get(container.chain_id, frozenset()) | holder
         return Roots(chains, blobs)
+
+    def _pinned(self) -> Iterator[tuple[Digest, frozenset[str]]]:
+        """The documents of images that a registry's name meant, as long as their layers are here: without them a build
+        would have to ask again."""
+        for name, pin in walk_pins(self._store):
+            chains = self._needs(pin.manifest)[0]
+            if any(self._store.snapshots.peek(chain) for chain in chains):
+                config = str(_member(self._document(pin.manifest), "config", "digest"))
+                holder = frozenset((f"base {name}",))
+                yield from ((digest, holder) for digest in (pin.top, pin.manifest, Digest(config)))
 
     def is_document(self, digest: Digest) -> bool:
         """Whether a blob is the index, the manifest or the config of an image whose layers are in the store, with or

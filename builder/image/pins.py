@@ -7,12 +7,15 @@ has its documents. May be forgotten at any time.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from builder.image.stored import StoredImage, read_image
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.store import Store
+
+_PREFIX = "pin "
 
 
 class Pin(NamedTuple):
@@ -48,5 +51,12 @@ def pinned_image(store: Store, name: str, platform: str) -> StoredImage | None:
         return None
 
 
+def walk_pins(store: Store) -> Iterator[tuple[str, Pin]]:
+    """What is remembered of all names: `NAME PLATFORM`, and what it meant."""
+    for key, raw in store.memo.walk(_PREFIX):
+        top, manifest = json.loads(raw)
+        yield key.removeprefix(_PREFIX), Pin(Digest(top), Digest(manifest))
+
+
 def _key(name: str, platform: str) -> str:
-    return f"pin {name} {platform}"
+    return f"{_PREFIX}{name} {platform}"

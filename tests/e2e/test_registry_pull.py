@@ -365,3 +365,18 @@ def test_run_pulls_what_is_missing(pybuild: Pybuild, plain: Registry, proxy: Fau
     missing = pybuild("run", "--rm", proxy.name("nothing:1"))
     assert missing.returncode == 125
     assert "no such image" in missing.stderr and "MANIFEST_UNKNOWN" in missing.stderr
+
+
+def test_pruning_leaves_what_a_base_means(pybuild: Pybuild, proxy: FaultProxy, pushed: str) -> None:
+    """Its layers are part of an image; its documents are what a build without a network finds it by."""
+    pybuild.write(Dockerfile=f"FROM {proxy.name(pushed)}:1\nRUN echo x > /x\n")
+    first = pybuild.ok("build", "-q", "-t", "x", ".").stdout
+    pybuild.ok("prune", "-f")
+    proxy.forget()
+    assert pybuild.ok("build", "-q", "-t", "x", ".").stdout == first
+    assert proxy.passed == []
+    pybuild.ok("rmi", "x")
+    assert "Total reclaimed space: 0B" not in pybuild.ok("prune", "-a", "-f").stdout
+    pybuild.ok("build", "-q", "-t", "x", ".")
+    assert proxy.passed != []
+    assert "0 damaged" in pybuild.ok("store", "check").stdout
