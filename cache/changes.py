@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from cache import merged
@@ -47,13 +47,19 @@ def changes(upper_dir: str, lower_dirs: Stack) -> Iterator[Change]:
     return iter(sorted(compare(upper_dir, lower_dirs)[0], key=_path_bytes))
 
 
-def compare(upper_dir: str, lower_dirs: Stack) -> tuple[list[Change], list[Repair]]:
+def compare(
+    upper_dir: str, lower_dirs: Stack, *, copied: Mapping[str, tuple[int, int]] | None = None
+) -> tuple[list[Change], list[Repair]]:
     """The changes in the order of a layer, and the repairs that make `upper_dir` hold exactly them. LayerError for what
-    no layer can hold."""
+    no layer can hold.
+
+    With `copied` (see `flatten`) the directory is no overlay's but began as a copy of all that is below, so that a name
+    which is not there was deleted; what looks as it was copied is not read again.
+    """
     with os_errors(upper_dir):
         directories = DirectoryCache(upper_dir)
         try:
-            walk = _Comparison(directories)
+            walk = _Comparison(directories, copied)
             walk.run(lower_dirs)
         finally:
             directories.close()
@@ -95,7 +101,8 @@ def _path_bytes(change: Change) -> bytes:
 class _Comparison:
     """The state of one walk: what was found so far. It keeps lists instead of recursing, so that any depth will do."""
 
-    def __init__(self, directories: DirectoryCache) -> None:
+    def __init__(self, directories: DirectoryCache, copied: Mapping[str, tuple[int, int]] | None) -> None:
+        self._copied = copied
         self.changes: list[Change] = []
         self.repairs: list[Repair] = []
         self._open = directories
@@ -106,7 +113,7 @@ class _Comparison:
 
     def run(self, lower_dirs: Stack) -> None:
         """Walk everything from the top down, then decide about the directories from the bottom up."""
-        self._pending.append(("", lower_dirs, False))
+        self._pending.append(("", lower_dirs, self._copied is not None))
         while self._pending:
             self._directory(*self._pending.pop())
         for path, status, lower in reversed(self._seen):
@@ -145,10 +152,15 @@ class _Comparison:
                 self._deleted(path)
             else:
                 self.repairs.append(Repair("remove", path))
-        elif stat.S_ISSOCK(status.st_mode) or (lower is not None and _is_same(fd, path, status, lower)):
+        elif stat.S_ISSOCK(status.st_mode) or (
+            lower is not None and (self._is_untouched(path, status) or _is_same(fd, path, status, lower))
+        ):
             self.repairs.append(Repair("remove", path))
         else:
             self._changed(path, status, lower)
+
+    def _is_untouched(self, path: str, status: os.stat_result) -> bool:
+        return self._copied is not None and self._copied.get(path) == (status.st_ino, status.st_ctime_ns)
 
     def _changed(self, path: str, status: os.stat_result, lower: Found | None) -> None:
         parent, _, name = path.rpartition("/")

@@ -74,6 +74,7 @@ class LayerBlobs:
 
     def tar_stream(self, layer: Layer, clamp_epoch: int | None = None) -> Iterator[bytes]:
         """The layer's plain tar in chunks."""
+        self._materializer.use()
         return self._tar(self._row(layer), clamp_epoch)
 
     def _row(self, layer: Layer) -> LayerRow:
@@ -110,6 +111,7 @@ class LayerBlobs:
         )
 
     def _make(self, row: LayerRow, key: tuple[Digest, str, int], clamp_epoch: int | None) -> tuple[Descriptor, Digest]:
+        self._materializer.use()  # while there is one thread
         _, compression, level = key
         packer = compressor(compression, level)
         diff = hashlib.sha256()

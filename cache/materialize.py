@@ -31,6 +31,10 @@ class Materializer:
         self._present: set[int] = set()
         self._checked: set[int] = set()
 
+    def use(self) -> None:
+        """See Trees.use."""
+        self._trees.use()
+
     def is_present(self, row: LayerRow) -> bool:
         """Whether the layer is still on the disk in one of its forms. Asked once per process and layer."""
         layer_id = row.layer.layer_id
@@ -66,6 +70,7 @@ class Materializer:
 
     def lower_dirs(self, snapshot: Snapshot) -> tuple[str, ...]:
         """See SnapshotStore.lower_dirs."""
+        self.use()
         below: list[str] = []
         for layer in snapshot.layers:
             if layer.diff_id == EMPTY_LAYER:

@@ -13,6 +13,8 @@ import os
 import stat
 from typing import NamedTuple
 
+OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
+"""What overlayfs writes down for itself."""
 OPAQUE_XATTRS = ("trusted.overlay.opaque", "user.overlay.opaque")
 Stack = tuple[str, ...]
 

@@ -15,6 +15,7 @@ from cache.changes import Repair
 from cache.dirfds import DirectoryCache
 from cache.errors import os_errors
 from cache.merged import OPAQUE_XATTRS
+from cache.rootpaths import make_whiteout
 
 
 def normalize(upper_dir: str, repairs: Sequence[Repair]) -> None:
@@ -38,7 +39,7 @@ def _repair(directories: DirectoryCache, repair: Repair) -> None:
     fd = directories.open(parent)
     before = os.fstat(fd)
     if repair.kind == "whiteout":
-        os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
+        make_whiteout(fd, name)
     elif stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
         os.rmdir(name, dir_fd=fd)
         directories.clear()

@@ -19,6 +19,10 @@ from cache.removal import remove_at
 _DIRECTORY_MODE = 0o755
 _MAX_LINKS = 40
 _CHUNK = 1 << 20
+_NEEDS_VOLUME = (
+    "it is the root of a container, mostly: put the store on a volume of its own (--volume pybuild:/var/lib/pybuild),"
+    " or elsewhere with PYBUILD_ROOT"
+)
 
 
 class RootPaths:
@@ -169,8 +173,16 @@ def set_opaque(fd: int) -> None:
 
 
 def make_whiteout(fd: int, name: str) -> None:
-    """Hide a name of the lower directories (kernel documentation, overlayfs, whiteouts)."""
-    os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
+    """Hide a name of the lower directories (kernel documentation, overlayfs, whiteouts).
+
+    LayerError on a filesystem that is an overlay itself: such a mark in it would delete something of its own.
+    """
+    try:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=fd)
+    except PermissionError as error:
+        raise LayerError(
+            f"{name!r} was deleted, which the store's filesystem cannot note", hint=_NEEDS_VOLUME
+        ) from error
 
 
 def copy_up(found: Found, directory_fd: int, name: str) -> None:

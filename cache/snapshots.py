@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from cache.database import Database
@@ -81,6 +82,15 @@ class SnapshotStore:
     def renew_work_dir(self, active: ActiveSnapshot) -> None:
         """An empty work directory: a volatile overlay that was unmounted leaves one that cannot be mounted again."""
         self._trees.renew_work_dir(active.snapshot_id)
+
+    @contextmanager
+    def scratch(self) -> Iterator[str]:
+        """An empty directory beside the layers' that is gone after the block, or some time after this process."""
+        active = self.prepare(EMPTY)
+        try:
+            yield active.upper_dir
+        finally:
+            self.discard(active)
 
     def discard(self, active: ActiveSnapshot) -> None:
         """Drop an active snapshot and what was written to it. Idempotent.

@@ -50,7 +50,9 @@ _NAMES = {"blobs", "snapshots", "run", "cache-mounts", "git"} | _FILES
 class Store:
     """All parts of one store. `open` makes one; it is a context manager. Any thread may use it."""
 
-    def __init__(self, root: str, *, boot_id: str | None, clock: Callable[[], int]) -> None:
+    def __init__(
+        self, root: str, *, boot_id: str | None, clock: Callable[[], int], on_trees: Callable[[], None]
+    ) -> None:
         self.root = root
         self.is_read_only = _is_read_only(root)
         self.locks = Locks(root, is_read_only=self.is_read_only)
@@ -62,7 +64,8 @@ class Store:
         self.memo = Memo(self.database)
         self._clock = clock
         self.statcache = StatCache(self.database, clock=clock)
-        self._trees, rows = Trees(root, self.database, self.locks), LayerRows(self.database)
+        self._trees = Trees(root, self.database, self.locks, on_trees)
+        rows = LayerRows(self.database)
         self._materializer = Materializer(
             rows,
             self._trees,
@@ -131,13 +134,21 @@ class Store:
         return self._notes
 
     @classmethod
-    def open(cls, root: str, *, boot_id: str | None = None, clock: Callable[[], int] = time.time_ns) -> Store:
+    def open(
+        cls,
+        root: str,
+        *,
+        boot_id: str | None = None,
+        clock: Callable[[], int] = time.time_ns,
+        on_trees: Callable[[], None] = lambda: None,
+    ) -> Store:
         """The store at `root`, made when it is not there. `clock` gives nanoseconds since 1970, `boot_id` names this
-        boot of the machine (default: the kernel's). StoreVersionError, StoreCorruptError, CacheError."""
+        boot of the machine (default: the kernel's). `on_trees` is called before the first use of layers' directories,
+        whose files belong to any users. StoreVersionError, StoreCorruptError, CacheError."""
         root = os.path.abspath(root)
         if not _has_version(root):
             _create(root)
-        return cls(root, boot_id=boot_id, clock=clock)
+        return cls(root, boot_id=boot_id, clock=clock, on_trees=on_trees)
 
     def mac_key(self) -> bytes:
         """The key for digests of secrets, which only this store has; made at the first call."""
@@ -181,6 +192,7 @@ def _has_version(root: str) -> bool:
     with os_errors(path):
         try:
             with open(path, "rb") as file:
+                _check_owner(root, os.fstat(file.fileno()).st_uid)
                 version = file.read(100).decode("utf-8", "replace").strip()
         except FileNotFoundError:
             return False
@@ -190,6 +202,14 @@ def _has_version(root: str) -> bool:
         hint = f"{maker}, or name another store with PYBUILD_ROOT"
         raise StoreVersionError(f"{path}: unknown store format {version!r}: expected {FORMAT_VERSION!r}", hint=hint)
     return True
+
+
+def _check_owner(root: str, owner: int) -> None:
+    """CacheError unless the store is this user's own: with another's files in it, neither could go on using it."""
+    if owner != os.geteuid():
+        whose = "root" if owner == 0 else f"user {owner}"
+        hint = "run pybuild as that user, or name another store with PYBUILD_ROOT"
+        raise CacheError(f"{root}: the store belongs to {whose}: expected user {os.geteuid()}", hint=hint)
 
 
 def _create(root: str) -> None:

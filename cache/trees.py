@@ -6,16 +6,16 @@
     snapshots/empty           the lower directory of nothing
 
 The row of table `layers` is written before its directory is made and removed after it is gone. State `active` belongs
-to a lease, `ready` is a layer, `dead` waits for its removal. A directory without a row, an active row whose lease is
-dead, and a dead row are leftovers of killed processes: `sweep` removes them, once per process, before it makes its
-first directory.
+to a lease, `ready` is a layer, `dead` is being removed by the lease's holder. A directory without a row, and an active
+or dead row whose lease is dead, are leftovers of killed processes: `sweep` removes them, once per process, before it
+makes its first directory.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from cache.database import Database
 from cache.errors import StoreFullError, from_os_error, os_errors
@@ -29,12 +29,20 @@ ROOT_MODE = 0o755
 class Trees:
     """The directories below `snapshots/`."""
 
-    def __init__(self, root: str, database: Database, locks: Locks) -> None:
+    def __init__(self, root: str, database: Database, locks: Locks, on_use: Callable[[], None]) -> None:
         self.dir = os.path.join(root, "snapshots")
         self.empty_dir = os.path.join(self.dir, "empty")
         self._database = database
         self._locks = locks
         self._is_swept = False
+        self._on_use = on_use
+        self._is_in_use = False
+
+    def use(self) -> None:
+        """Say that what is in trees will be made, read or removed now: its owners may be others than this process."""
+        if not self._is_in_use:
+            self._on_use()
+            self._is_in_use = True
 
     def diff_dir(self, layer_id: int) -> str:
         """A layer's tree."""
@@ -54,6 +62,7 @@ class Trees:
 
     def allocate(self) -> int:
         """A new active row with its empty `diff` and `work` directories."""
+        self.use()
         self._sweep_once()
         lease = self._locks.lease()
         while True:
@@ -87,9 +96,12 @@ class Trees:
         A full disk does not stop it, since this is what makes room: a row whose directory is gone is not used.
         """
         for layer_id in layer_ids:
+            self.use()
             with contextlib.suppress(StoreFullError):
+                # Under this process's lease: a sweep of another one must not remove it at the same time.
                 self._database.write(
-                    "UPDATE layers SET state = 'dead', lease = '', diff_id = '' WHERE id = ?", (layer_id,)
+                    "UPDATE layers SET state = 'dead', lease = ?, diff_id = '' WHERE id = ?",
+                    (self._locks.lease(), layer_id),
                 )
             with os_errors(f"{self.dir}/{layer_id}"):
                 remove_tree(f"{self.dir}/{layer_id}")
