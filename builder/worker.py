@@ -15,6 +15,7 @@ from builder.errors import BuildError
 from builder.inputs import Inputs
 from builder.options import NO_DNS, Dns, SecretSource
 from builder.progress import Reporter
+from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from cache.snapshots import Snapshot
 from cache.store import Store
 
@@ -113,7 +114,22 @@ class Sandbox:
         self.terminal = threading.Lock()
         """Held by the step that talks with the user."""
         self._launcher: Launcher | None = None
-        self._lock = threading.Lock()
+        self._choose: Callable[[], Snapshotter] = lambda: OVERLAY
+        self._remap: Callable[[], Launcher] | None = None
+        self._snapshotter: Snapshotter | None = None
+        self._lock = threading.RLock()
+
+    def merge_layers(self, choose: Callable[[], Snapshotter], remap: Callable[[], Launcher] | None = None) -> None:
+        """Say how layers become roots, and what makes a launcher for other users than the machine's."""
+        self._choose, self._remap = choose, remap
+
+    @property
+    def snapshotter(self) -> Snapshotter:
+        """How layers become roots here; chosen at the first use. Raises SandboxError."""
+        with self._lock:
+            if self._snapshotter is None:
+                self._snapshotter = self._choose()
+            return self._snapshotter
 
     @property
     def launcher(self) -> Launcher:
@@ -122,8 +138,10 @@ class Sandbox:
 
         with self._lock:
             if self._launcher is None:
-                launcher = Launcher()
+                launcher = Launcher() if self._remap is None else self._remap()
                 launcher.start()
+                if self._remap is None:
+                    launcher.snapshotter = self.snapshotter  # chosen while the launcher starts
                 self._launcher = launcher
             return self._launcher
 
@@ -164,13 +182,9 @@ class Worker(NamedTuple):
     def view(self, snapshot: Snapshot) -> Iterator[SourceTree]:
         """The merged files of a snapshot, to read from."""
         from builder.ops.fileop import root_tree
-        from builder.sandbox.overlay import mount_detached
 
-        fd = mount_detached(self.store.snapshots.lower_dirs(snapshot))
-        try:
+        with self.sandbox.snapshotter.opened(self.store.snapshots.lower_dirs(snapshot)) as fd:
             yield root_tree(fd)
-        finally:
-            os.close(fd)
 
     def used(self, index: int, usage: Usage) -> None:
         """Note what the plan's vertex `index` has used."""

@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.export.file import output_error
-from builder.export.walk import OVERLAY_XATTRS, MergedEntry
+from builder.export.walk import MergedEntry
+from builder.sandbox import idmap
+from cache.merged import OVERLAY_XATTRS
 
 _CHUNK = 8 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -77,6 +79,8 @@ class TreeWriter:
         self._open = [_OpenDirectory("", fd, None, set())]
         self._delete = delete
         self._links: dict[tuple[int, int, int], str] = {}
+        # What an ordinary user gets is his own, also from the namespace where he is root.
+        self._sets_owners = idmap.is_initial()
         self._privileged = os.geteuid() == 0
 
     def __enter__(self) -> TreeWriter:
@@ -156,8 +160,9 @@ class TreeWriter:
 
     def _finish(self, entry: MergedEntry, fd: int) -> None:
         """Owner, then mode (chown clears set-id bits), then attributes (chown clears capabilities), then times."""
-        with self._unprivileged_passes():
-            os.fchown(fd, entry.stat.st_uid, entry.stat.st_gid)
+        if self._sets_owners:
+            with self._unprivileged_passes():
+                os.fchown(fd, entry.stat.st_uid, entry.stat.st_gid)
         os.fchmod(fd, stat.S_IMODE(entry.stat.st_mode))
         for name in os.listxattr(entry.source, follow_symlinks=False):
             if not name.startswith(OVERLAY_XATTRS):
@@ -167,8 +172,9 @@ class TreeWriter:
 
     def _finish_unopened(self, entry: MergedEntry, parent_fd: int, name: str) -> None:
         status = entry.stat
-        with self._unprivileged_passes():
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=parent_fd, follow_symlinks=False)
+        if self._sets_owners:
+            with self._unprivileged_passes():
+                os.chown(name, status.st_uid, status.st_gid, dir_fd=parent_fd, follow_symlinks=False)
         if not stat.S_ISLNK(status.st_mode):  # just made here, so it is no link
             os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=parent_fd)
         os.utime(name, ns=(status.st_mtime_ns, status.st_mtime_ns), dir_fd=parent_fd, follow_symlinks=False)

@@ -11,8 +11,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
-"""Prefixes of what overlayfs notes for itself; no part of the tree that it shows."""
+from cache.merged import OVERLAY_XATTRS
 
 
 class MergedEntry(NamedTuple):

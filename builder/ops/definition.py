@@ -7,7 +7,6 @@ with the digest of what it holds. The files behind a digest are no part of a key
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -244,14 +243,10 @@ def _run_files(op: Op, base: Snapshot, inputs: Inputs, worker: Worker) -> Snapsh
 def _apply(op: FileOp, lower: Sequence[str], active: ActiveSnapshot, inputs: Inputs, worker: Worker) -> None:
     from builder.ops.fileop import apply
     from builder.sandbox.fsops import SafeRoot
-    from builder.sandbox.overlay import mount_detached
 
-    fd = mount_detached(lower, active.upper_dir, active.work_dir, volatile=True)
-    try:
-        with ExitStack() as stack:
-            apply(op, SafeRoot(fd), _trees(inputs, worker, stack))
-    finally:
-        os.close(fd)
+    opened = worker.sandbox.snapshotter.opened(lower, active.upper_dir, active.work_dir, volatile=True)
+    with opened as fd, ExitStack() as stack:
+        apply(op, SafeRoot(fd), _trees(inputs, worker, stack))
 
 
 def _trees(inputs: Inputs, worker: Worker, stack: ExitStack) -> dict[int, SourceTree]:

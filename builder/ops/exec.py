@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from builder.errors import BuildError, SandboxError
 from builder.ops.cache_mount import take_cache_mounts
 from builder.plan import SCRATCH, ExecOp, MountOp
+from builder.sandbox.diagnosis import explain_output
 from builder.sandbox.launcher import Streams
 from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.wire import CommandError
@@ -96,7 +97,7 @@ def _check(op: ExecOp, status: ExitStatus, output: Output, sandbox: Sandbox) -> 
         hint = "the command was not found: is it installed in this stage, and on PATH?"
     elif status.code == 126:
         hint = "the command cannot be executed: does it have the x bit, and an interpreter that exists?"
-    hint = hint or _foreign_advice(op)
+    hint = hint or _foreign_advice(op) or explain_output(output.tail())
     raise BuildError(f'process "{shown}" did not complete successfully: {how}', hint=hint, output=output.tail())
 
 

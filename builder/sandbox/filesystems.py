@@ -6,11 +6,13 @@ under `python -I -S`.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from typing import NamedTuple
 
 from builder.sandbox import syscalls
+from builder.sandbox.diagnosis import why_forbidden
 from builder.sandbox.operations import (
     EMPTY_DIR,
     NEW_ROOT,
@@ -113,7 +115,14 @@ class MountFilesystem(NamedTuple):
         return f"mount /{self.target}"
 
     def perform(self, state: SandboxState) -> None:
-        mount_fd = new_filesystem(self.fstype, self.options, self.attributes)
+        try:
+            mount_fd = new_filesystem(self.fstype, self.options, self.attributes)
+        except PermissionError as error:
+            if self.fstype == "sysfs":
+                # It belongs to a network namespace that is not ours, or parts of it are hidden from us.
+                mount_fd = _clone_tree("/sys", self.attributes)
+            else:
+                raise why_forbidden(f"/{self.target}", error) from error
         attach(state, mount_fd, self.target)
         if self.fstype == "proc":
             state.proc_device = os.fstat(mount_fd).st_dev
@@ -121,9 +130,13 @@ class MountFilesystem(NamedTuple):
 
 
 class MakeDevices(NamedTuple):
-    """A tmpfs on /dev with the devices that every container has, and the loop devices for an insecure one."""
+    """A tmpfs on /dev with the devices that every container has, and the loop devices for an insecure one.
+
+    Where devices cannot be made, in a user namespace, they are the machine's own, bound to their place.
+    """
 
     has_loop_devices: bool
+    is_bound: bool
 
     def describe(self) -> str:
         return "make /dev"
@@ -131,18 +144,25 @@ class MakeDevices(NamedTuple):
     def perform(self, state: SandboxState) -> None:
         options = (("mode", "0755"), ("size", "65536k"))
         dev_fd = new_filesystem("tmpfs", options, NOSUID)
+        for name, link in _DEVICE_LINKS.items():
+            os.symlink(link, name, dir_fd=dev_fd)
+        for name in ("pts", "shm", "mqueue"):
+            os.mkdir(name, 0o755, dir_fd=dev_fd)
+        if self.is_bound:
+            attach(state, dev_fd, "dev")
+            _bind_devices(dev_fd)
+        else:
+            self._make_nodes(dev_fd)
+            attach(state, dev_fd, "dev")
+        os.close(dev_fd)
+
+    def _make_nodes(self, dev_fd: int) -> None:
         for name, (major, minor) in _CHARACTER_DEVICES.items():
             os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=dev_fd)
         if self.has_loop_devices:
             os.mknod("loop-control", stat.S_IFCHR | 0o660, os.makedev(10, 237), dir_fd=dev_fd)
             for minor in range(_LOOP_DEVICES):
                 os.mknod(f"loop{minor}", stat.S_IFBLK | 0o660, os.makedev(7, minor), dir_fd=dev_fd)
-        for name, link in _DEVICE_LINKS.items():
-            os.symlink(link, name, dir_fd=dev_fd)
-        for name in ("pts", "shm", "mqueue"):
-            os.mkdir(name, 0o755, dir_fd=dev_fd)
-        attach(state, dev_fd, "dev")
-        os.close(dev_fd)
 
 
 class MountCgroupView(NamedTuple):
@@ -230,6 +250,25 @@ class ProtectPaths(NamedTuple):
             syscalls.move_mount(cover, target_fd)
             os.close(cover)
             os.close(target_fd)
+
+
+def _bind_devices(dev_fd: int) -> None:
+    for name, numbers in _CHARACTER_DEVICES.items():
+        path = f"/dev/{name}"
+        fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        status = os.fstat(fd)
+        if not stat.S_ISCHR(status.st_mode) or status.st_rdev != os.makedev(*numbers):
+            os.close(fd)
+            raise OSError(errno.ENODEV, "not the device that it is named for", path)
+        device = clone_mount(fd, 0)
+        os.mknod(name, stat.S_IFREG | 0o666, dir_fd=dev_fd)
+        syscalls.move_mount(device, dev_fd, name)
+        os.close(device)
+
+
+def _clone_tree(path: str, attributes: int) -> int:
+    """A detached copy of everything that is mounted at and below `path`."""
+    return clone_mount(os.open(path, os.O_PATH | os.O_CLOEXEC), attributes, recursive=True)
 
 
 def _open_null(root_fd: int) -> int:

@@ -13,24 +13,27 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import syscalls
 from builder.sandbox.network import BRIDGE, OwnNetwork, etc_mounts
+from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.stubs import remove_stubs
-from builder.sandbox.userns import check_privileges
+from builder.sandbox.userns import take_privileges
 from builder.sandbox.wire import (
     CONTROL_FD,
     KILL,
     MAX_FDS,
     MAX_REPLY,
     MAY_CHANGE_NETWORK,
+    NAMESPACE_FD,
     NETWORK,
     OWN_NETWORK,
     RUN,
@@ -43,6 +46,9 @@ from builder.sandbox.wire import (
     encode,
     send_message,
 )
+
+if TYPE_CHECKING:
+    from builder.snapshotters.idmapped import Remapped
 
 
 class Streams(NamedTuple):
@@ -63,7 +69,9 @@ class StartedStep(NamedTuple):
 class Launcher:
     """Runs processes in sandboxes. Safe to use from several threads; closing it ends every process."""
 
-    def __init__(self) -> None:
+    def __init__(self, snapshotter: Snapshotter = OVERLAY, namespace: Remapped | None = None) -> None:
+        self.snapshotter = snapshotter
+        self._namespace = namespace
         self._lock = threading.RLock()  # a signal handler may kill() while its thread holds it
         self._control: socket.socket | None = None
         self._pid = 0
@@ -88,9 +96,9 @@ class Launcher:
                 raise SandboxError("the sandbox launcher was closed")
             if self._control is not None:
                 return
-            check_privileges()
+            take_privileges()
             try:
-                self._pid, self._control = _spawn()
+                self._pid, self._control = _spawn(self._namespace)
             except OSError as error:
                 raise SandboxError(f"start the sandbox launcher: {error.strerror}") from error
 
@@ -98,7 +106,7 @@ class Launcher:
         """Have a network for steps made while this process does something else. Idempotent; raises SandboxError."""
         self.start()
         with self._lock:
-            if self._network_answers is not None:
+            if self._network_answers is not None or self._namespace is not None:
                 return
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -108,6 +116,10 @@ class Launcher:
     def network(self) -> OwnNetwork:
         """The network for steps whose spec says `bridge`; waits until it is there. Raises SandboxError that says why
         there can be none here."""
+        if self._namespace is not None:
+            raise SandboxError(
+                "remapped users have no network of their own", hint="--network=none, or leave out --userns=auto"
+            )
         self.prepare_network()
         with self._network_lock:
             if self._network is None:
@@ -131,30 +143,50 @@ class Launcher:
         started, BuildError for an unknown user, a bad working directory or a bad mount. Whatever way it ends, nothing
         of the step runs afterwards and the mount points that it needed are gone from the upper directory.
         """
+        if spec.insecure and self._namespace is not None:
+            raise BuildError("security.insecure means nothing to remapped users", hint="leave out --userns=auto")
         if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env)):
             raise BuildError("a command needs a program, and no zero bytes")
         self.start()
         network = self.network() if spec.network == BRIDGE else None
+        stubs: list[Stub] = []
+        try:
+            with contextlib.ExitStack() as opened:
+                usable = opened.enter_context(self.snapshotter.mounted(root))
+                wanted = (*etc_mounts(spec, network), *spec.mounts)
+                mounts = tuple([opened.enter_context(self.snapshotter.attached(mount)) for mount in wanted])
+                return self._run(spec._replace(mounts=mounts), usable, streams, stubs, on_start)
+        finally:
+            if root.upper_dir is not None and stubs:
+                remove_stubs(root.upper_dir, stubs)
+
+    def _run(
+        self,
+        spec: ProcessSpec,
+        root: RootMount,
+        streams: Streams,
+        stubs: list[Stub],
+        on_start: Callable[[StartedStep], None] | None,
+    ) -> ExitStatus:
+        """`run` of what can be mounted as it is; `stubs` gets the mount points that were made."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         step = next(self._numbers)
-        stubs: list[Stub] = []
         with ours, contextlib.ExitStack() as opened:
             with theirs:
-                mounted = spec._replace(mounts=(*etc_mounts(spec, network), *spec.mounts))
-                wire_spec, fds = _descriptors(mounted, streams, opened, theirs.fileno())
+                wire_spec, fds = _descriptors(spec, streams, opened, theirs.fileno())
+                if self._namespace is not None:
+                    _give_pipes(fds[1:4], self._namespace.base)
+                placed = _place(root, fds)
                 kind = RUN_INSECURE if spec.insecure else RUN
                 if spec.cgroup_parent or (spec.limits, spec.build_limits) != (Limits(), Limits()):
                     kind = RUN_LIMITED
-                self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, root), tuple(fds)))
+                self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, placed), tuple(fds)))
             try:
                 return self._follow(step, ours, stubs, on_start)
             except BaseException:
                 self.kill(step, signal.SIGKILL)
                 _drain(ours)
                 raise
-            finally:
-                if root.upper_dir is not None and stubs:
-                    remove_stubs(root.upper_dir, stubs)
 
     def kill(self, step: int, number: int = signal.SIGKILL) -> None:
         """Send a signal to pid 1 of a step; no error if it has ended."""
@@ -202,22 +234,36 @@ class Launcher:
         raise failure or SandboxError("the sandbox launcher ended unexpectedly")
 
 
-def _spawn() -> tuple[int, socket.socket]:
+def _place(root: RootMount, fds: list[int]) -> RootMount:
+    """The root with its descriptors added to those of the message, and named by their place among them."""
+    if root.source is not None:
+        fds.append(root.source)
+        root = root._replace(source=len(fds) - 2)
+    if root.upper_source is not None:
+        fds.append(root.upper_source)
+        root = root._replace(upper_source=len(fds) - 2)
+    return root
+
+
+def _spawn(namespace: Remapped | None) -> tuple[int, socket.socket]:
     """The launcher's pid and our end of its control socket."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     mount_fd, program = _read_only_interpreter()
     main_path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launcher_main.py")
     control = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, 10)
+    joined = [] if namespace is None else [(os.POSIX_SPAWN_DUP2, namespace.fd, NAMESPACE_FD)]
+    words = [] if namespace is None else ["remapped"]
     try:
         with theirs:
             pid = os.posix_spawn(
                 program,
-                [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", main_path],
+                [os.path.realpath(sys.executable), "-I", "-S", "-X", "utf8", main_path, *words],
                 {name: os.environ[name] for name in ("LD_LIBRARY_PATH",) if name in os.environ},
                 file_actions=[
                     (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
                     (os.POSIX_SPAWN_DUP2, 0, 1),
                     (os.POSIX_SPAWN_DUP2, control, CONTROL_FD),
+                    *joined,
                 ],
                 setsigmask=(),
                 setsigdef=(signal.SIGPIPE,),
@@ -242,7 +288,8 @@ def _read_only_interpreter() -> tuple[int, str]:
     mount_dir = os.path.dirname(program)
     while not os.path.ismount(mount_dir):
         mount_dir = os.path.dirname(mount_dir)
-    tree = syscalls.open_tree(syscalls.AT_FDCWD, mount_dir, syscalls.OPEN_TREE_CLONE)
+    # With all that is mounted below, because a user namespace may not uncover anything; read-only is the top alone.
+    tree = syscalls.open_tree(syscalls.AT_FDCWD, mount_dir, syscalls.OPEN_TREE_CLONE | syscalls.AT_RECURSIVE)
     mount_fd = fcntl.fcntl(tree, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(tree)
     syscalls.mount_setattr(mount_fd, syscalls.MOUNT_ATTR_RDONLY)
@@ -292,6 +339,13 @@ def _library_dir() -> str:
 
     spec = PathFinder.find_spec("pyroute2")
     return os.path.dirname(os.path.dirname(spec.origin)) if spec is not None and spec.origin else ""
+
+
+def _give_pipes(fds: Sequence[int], owner: int) -> None:
+    """Let root of another namespace have the pipes of its streams: /dev/stdout opens them anew."""
+    for fd in fds:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            os.fchown(fd, owner, owner)
 
 
 def _detached(fd: int, opened: contextlib.ExitStack) -> int:

@@ -8,4 +8,4 @@ sys.path.append(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 from builder.sandbox.server import main
 
 if __name__ == "__main__":
-    main()
+    main(is_remapped="remapped" in sys.argv)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import overlay, syscalls
 from builder.sandbox.filesystems import NODEV, NOSUID, READ_ONLY, new_filesystem
 from builder.sandbox.operations import NEW_ROOT, SOURCES_DIR, SandboxState, clone_mount
+from builder.sandbox.snapshotter import make_like
 from builder.sandbox.spec import Mount
 from builder.sandbox.targets import open_in_root, open_target
 
@@ -74,34 +75,37 @@ def _bind_source(state: SandboxState, mount: Mount, _number: int) -> int:
 
 
 def _overlay_source(state: SandboxState, mount: Mount, number: int) -> int:
-    """Merged layers, with a throw-away upper directory in memory unless they are read-only or bring one."""
+    """Merged layers, or what came merged already.
+
+    Written to a throw-away upper directory in memory unless they are read-only or bring one.
+    """
     options = mount.options
     lower_dirs, upper_dir, work_dir = options["lower_dirs"], options.get("upper_dir"), options.get("work_dir")
     place = f"{SOURCES_DIR}/{number}"
     os.mkdir(place, 0o700)
+    attributes = state.device_attributes | (READ_ONLY if mount.read_only else 0)
+    if isinstance(mount.source, int):
+        fd = state.fds[mount.source]
+        syscalls.mount_setattr(fd, attributes)
+        return _part(fd, mount, place, attributes)
     if upper_dir is None and not mount.read_only:
         upper_dir, work_dir = f"{place}/upper", f"{place}/work"
-        _make_upper(upper_dir, lower_dirs)
+        make_like(upper_dir, lower_dirs)
         os.mkdir(work_dir, 0o755)
-    attributes = state.device_attributes | (READ_ONLY if mount.read_only else 0)
     fd = overlay.mount_detached(lower_dirs, upper_dir, work_dir, attributes=attributes, volatile=True)
     if len(lower_dirs) + (upper_dir is not None) == 1:
         return clone_mount(_below(fd, mount), attributes)
-    if not options.get("subpath"):
+    return _part(fd, mount, place, attributes)
+
+
+def _part(fd: int, mount: Mount, place: str, attributes: int) -> int:
+    """The `subpath` of a detached mount as one of its own."""
+    if not mount.options.get("subpath"):
         return fd
     # A part of a detached mount cannot be bound on every kernel, so the whole has to have a place first.
     os.mkdir(f"{place}/merged", 0o700)
     syscalls.move_mount(fd, syscalls.AT_FDCWD, f"{place}/merged")
     return clone_mount(_below(fd, mount), attributes)
-
-
-def _make_upper(upper_dir: str, lower_dirs: Sequence[str]) -> None:
-    """An upper directory with mode and owner of what it covers: the merged root shows the upper's own."""
-    os.mkdir(upper_dir, 0o755)
-    if lower_dirs:
-        below = os.stat(lower_dirs[0])
-        os.chown(upper_dir, below.st_uid, below.st_gid)
-        os.chmod(upper_dir, stat.S_IMODE(below.st_mode))
 
 
 def _file_source(_state: SandboxState, mount: Mount, number: int) -> int:

@@ -9,6 +9,7 @@ import os
 from typing import NamedTuple, Protocol
 
 from builder.sandbox import network, overlay, syscalls
+from builder.sandbox.diagnosis import why_forbidden
 from builder.sandbox.passwd import ROOT, User
 from builder.sandbox.spec import RootMount
 from builder.sandbox.wire import Stub
@@ -128,16 +129,25 @@ class MountRoot(NamedTuple):
 
     def perform(self, state: SandboxState) -> None:
         root = self.root
+        fd = self._mount() if root.source is None else state.fds[root.source]
+        if root.source is not None:
+            syscalls.mount_setattr(fd, self.attributes)
+        syscalls.move_mount(fd, syscalls.AT_FDCWD, NEW_ROOT)
+        os.close(state.root_fd)
+        state.root_fd = fd
+        if root.upper_source is not None:
+            state.upper_fd = state.fds[root.upper_source]
+        elif root.upper_dir is not None:
+            state.upper_fd = os.open(root.upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def _mount(self) -> int:
+        root = self.root
         fd = overlay.mount_detached(
             root.lower_dirs, root.upper_dir, root.work_dir, attributes=self.attributes, volatile=root.volatile
         )
         if len(root.lower_dirs) + (root.upper_dir is not None) == 1:
             fd = clone_mount(fd, self.attributes | (0 if root.upper_dir else syscalls.MOUNT_ATTR_RDONLY))
-        syscalls.move_mount(fd, syscalls.AT_FDCWD, NEW_ROOT)
-        os.close(state.root_fd)
-        state.root_fd = fd
-        if root.upper_dir is not None:
-            state.upper_fd = os.open(root.upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return fd
 
 
 class ProtectRoot(NamedTuple):
@@ -158,7 +168,10 @@ class Pivot(NamedTuple):
 
     def perform(self, state: SandboxState) -> None:
         os.fchdir(state.root_fd)
-        syscalls.pivot_root(".", ".")
+        try:
+            syscalls.pivot_root(".", ".")
+        except PermissionError as error:
+            raise why_forbidden("/", error) from error
         syscalls.umount2(".", syscalls.MNT_DETACH)
         os.chdir("/")
         syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
@@ -176,7 +189,10 @@ class SetHostname(NamedTuple):
         return f'set the hostname "{self.name}"'
 
     def perform(self, state: SandboxState) -> None:
-        syscalls.sethostname(self.name)
+        try:
+            syscalls.sethostname(self.name)
+        except PermissionError as error:
+            raise why_forbidden("hostname", error) from error
 
 
 def clone_mount(fd: int, attributes: int, *, recursive: bool = False) -> int:

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls
+from builder.sandbox.idmap import is_initial
 
 _OPTIONS = (("redirect_dir", "off"), ("metacopy", "off"), ("index", "off"))
+_USER_OPTIONS = (("userxattr", ""), ("index", "off"))
+"""In a user namespace overlayfs keeps its marks in user.overlay.*; it then never redirects nor copies metadata only."""
 _LONGEST_VALUE = 200
 """fsconfig(2) takes at most 255 bytes; longer paths go through /proc/self/fd."""
 
@@ -49,7 +52,8 @@ def mount_detached(
     except OSError as error:
         raise SandboxError(
             f"overlay of {len(lower_dirs)} lower directories: {(error.strerror or '').lower()}: {error.filename}",
-            hint="overlayfs needs a local filesystem with extended attributes, and Linux 5.12 or newer",
+            hint="overlayfs needs a local filesystem with extended attributes, and Linux 5.12 or newer;"
+            " --snapshotter native needs neither",
         ) from error
 
 
@@ -69,7 +73,7 @@ def _overlay(
     """The overlay by fsopen(2), or by mount(2) where the kernel does not know `lowerdir+` yet (before 6.8)."""
     if upper_dir is None:
         attributes |= syscalls.MOUNT_ATTR_RDONLY
-    named = [("upperdir", upper_dir), ("workdir", work_dir), *_OPTIONS]
+    named = [("upperdir", upper_dir), ("workdir", work_dir), *(_OPTIONS if is_initial() else _USER_OPTIONS)]
     options = [(key, value) for key, value in named if value is not None]
     if volatile and upper_dir is not None:
         options.append(("volatile", ""))

@@ -18,6 +18,7 @@ from builder.sandbox.cgroup import Hierarchy
 from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec, RootMount
 
 _READ_BY_PROGRAMS = {"cpu", "cpuacct", "cpuset", "memory", "pids"}
+TTY_GROUP = 5
 _SAFE = fs.NOSUID | fs.NODEV | fs.NOEXEC
 
 
@@ -31,19 +32,25 @@ class Surroundings(NamedTuple):
     insecure: bool
     permitted: int
     """The launcher's own capabilities: a step cannot have more."""
+    binds_devices: bool = False
+    """Whether no device can be made, as in a user namespace below the machine's."""
+    has_tty_group: bool = True
+    """Whether the group that owns terminals, 5, is there."""
 
 
 def preparation(surroundings: Surroundings) -> tuple[ops.Operation, ...]:
     """What every step begins with, whatever it is: done ahead, so that a step only waits for the rest."""
     # The cgroup namespace has its root wherever the process is when it is made.
     join = [ops.JoinCgroups(tuple(f"{group}/cgroup.procs" for group in surroundings.groups))]
-    pts_options = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5"))
+    pts_options: fs.Options = (("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"))
+    if surroundings.has_tty_group:
+        pts_options = (*pts_options, ("gid", str(TTY_GROUP)))
     planned: list[ops.Operation] = [
         *(join if surroundings.groups else []),
         ops.Unshare(("mount", "uts", "ipc", "cgroup")),
         fs.MakeScratch(),
         fs.MountFilesystem("proc", "proc", (), _SAFE),
-        fs.MakeDevices(has_loop_devices=surroundings.insecure),
+        fs.MakeDevices(has_loop_devices=surroundings.insecure, is_bound=surroundings.binds_devices),
         fs.MountFilesystem("devpts", "dev/pts", pts_options, fs.NOSUID | fs.NOEXEC),
         fs.MountFilesystem("mqueue", "dev/mqueue", (), _SAFE),
     ]

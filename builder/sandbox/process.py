@@ -18,7 +18,8 @@ import termios
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.sandbox import passwd, syscalls
+from builder.sandbox import idmap, passwd, syscalls
+from builder.sandbox.diagnosis import missing_ids
 from builder.sandbox.filesystems import is_null
 from builder.sandbox.operations import SandboxState, clone_mount
 from builder.sandbox.targets import make_directories, open_system_dir
@@ -42,7 +43,8 @@ class StartSession(NamedTuple):
         try:
             syscalls.keyctl_join_session_keyring()
         except OSError as error:
-            if error.errno != errno.ENOSYS:
+            # A container may forbid keyrings, to steps as well.
+            if error.errno not in (errno.ENOSYS, errno.EPERM):
                 raise
 
 
@@ -78,6 +80,7 @@ class LookUpUser(NamedTuple):
         source = passwd.read_file(state.root_fd, "/etc/passwd")
         group = passwd.read_file(state.root_fd, "/etc/group") if self.user else None
         state.user = passwd.resolve_user(self.user, source, group)
+        _check_ids(state.user)
         pairs = (entry.partition("=") for entry in self.env)
         state.env = {name: value for name, separator, value in pairs if separator and name}
         if self.add_home and not state.env.get("HOME"):
@@ -166,10 +169,7 @@ class DropPrivileges(NamedTuple):
         _limit_bounding_set(self.mask)
         syscalls.prctl(syscalls.PR_CAP_AMBIENT, syscalls.PR_CAP_AMBIENT_CLEAR_ALL)
         user = state.user
-        # The primary group among the others, or a file's "everybody but this group" does not hold (CVE-2022-36109).
-        os.setgroups(list(dict.fromkeys((user.gid, *user.groups))))
-        os.setresgid(user.gid, user.gid, user.gid)
-        os.setresuid(user.uid, user.uid, user.uid)
+        _become(user)
         kept = self.mask if user.uid == 0 else 0
         syscalls.capset(kept, kept, 0)
         if self.no_new_privileges:
@@ -216,6 +216,23 @@ def _stream(fd: int, uid: int) -> int:
         # /dev/stdout opens the pipe anew, which is then up to its owner and mode.
         os.fchown(fd, uid, -1)
     return fd
+
+
+def _check_ids(user: passwd.User) -> None:
+    """BuildError for a user that this namespace does not have; root is always there."""
+    missing = [user.uid] if user.uid and not idmap.has_id("uid", user.uid) else []
+    missing += [gid for gid in (user.gid, *user.groups) if gid and not idmap.has_id("gid", gid)]
+    # A user who mapped only himself keeps the groups that he has, whatever the image says.
+    if missing and (missing[0] in (user.uid, user.gid) or idmap.has_setgroups()):
+        raise BuildError(f"user {user.uid}:{user.gid}: id {missing[0]} is not mapped here", hint=missing_ids())
+
+
+def _become(user: passwd.User) -> None:
+    # The primary group among the others, or a file's "everybody but this group" does not hold (CVE-2022-36109).
+    if idmap.has_setgroups():
+        os.setgroups(list(dict.fromkeys((user.gid, *user.groups))))
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
 
 
 def _limit_bounding_set(mask: int) -> None:

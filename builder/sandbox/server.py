@@ -11,6 +11,7 @@ from __future__ import annotations
 import array  # noqa: F401 - socket.send_fds imports it, which must not be in each child
 import contextlib
 import gc
+import importlib
 import itertools
 import os
 import select
@@ -19,14 +20,14 @@ import socket
 from typing import NamedTuple, NoReturn
 
 from builder.errors import BuildError, SandboxError
-from builder.sandbox import capabilities, seccomp, syscalls
+from builder.sandbox import capabilities, idmap, seccomp, syscalls
 from builder.sandbox.cgroup import GUARDED, OPEN, StepGroups, find_hierarchies
 from builder.sandbox.init import run_step
 from builder.sandbox.limited import Limited, LimitedGroups
 from builder.sandbox.limits import killed_for_memory
 from builder.sandbox.net.keeper import keep
 from builder.sandbox.net.pool import NetworkPool, PooledNamespace
-from builder.sandbox.plan import Surroundings
+from builder.sandbox.plan import TTY_GROUP, Surroundings
 from builder.sandbox.spec import ExitStatus, exit_status
 from builder.sandbox.usage import usage
 from builder.sandbox.wire import (
@@ -34,6 +35,7 @@ from builder.sandbox.wire import (
     EXIT_NOT_STARTED,
     KILL,
     MAY_CHANGE_NETWORK,
+    NAMESPACE_FD,
     NETWORK,
     OWN_NETWORK,
     RUN,
@@ -46,6 +48,8 @@ from builder.sandbox.wire import (
     receive_message,
     send_message,
 )
+
+_IMPORTED_LATE = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "threading")
 
 
 class Waiting(NamedTuple):
@@ -70,24 +74,20 @@ class RunningStep(NamedTuple):
     """Where the one who asked for the step listens."""
 
 
-def main() -> None:
+def main(*, is_remapped: bool) -> None:
     """Become the launcher of the process at the other end of the control socket; returns when that is closed."""
+    if is_remapped:
+        _enter_namespace()
     syscalls.close_range(CONTROL_FD + 1)
     outer_pid = os.getpid()
     keeping, pooling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
-    syscalls.unshare(syscalls.CLONE_NEWPID)
-    pid = os.fork()
+    pid = _fork_apart()
     if pid:
         os.close(CONTROL_FD)
         pooling.close()
-        # Children and threads of this process are not the launcher's.
-        syscalls.setns(own_namespace, syscalls.CLONE_NEWPID)
-        os.close(own_namespace)
         _be_outer(pid, keeping)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     keeping.close()
-    os.close(own_namespace)
     os.set_inheritable(CONTROL_FD, False)
     control = socket.socket(fileno=CONTROL_FD)
     server = Server(control, outer_pid, NetworkPool(pooling))
@@ -97,12 +97,53 @@ def main() -> None:
         server.close()
 
 
+def _fork_apart() -> int:
+    """Fork pid 1 of a new pid namespace: 0 in there, else the child that ends with it.
+
+    Children and threads of the caller go on in its own namespace, to which only the machine's root may return after
+    unshare(2); anybody else has a process in between.
+    """
+    if idmap.is_initial():
+        own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        syscalls.unshare(syscalls.CLONE_NEWPID)
+        pid = os.fork()
+        if pid:
+            syscalls.setns(own_namespace, syscalls.CLONE_NEWPID)
+        os.close(own_namespace)
+        return pid
+    between = os.fork()
+    if between:
+        return between
+    syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    syscalls.unshare(syscalls.CLONE_NEWPID)
+    pid = os.fork()
+    if pid:
+        syscalls.close_range(CONTROL_FD)
+        _, status = os.waitpid(pid, 0)
+        os._exit(exit_status(status).code)
+    return 0
+
+
 def _be_outer(pid: int, keeping: socket.socket) -> NoReturn:
     """Keep the network for the launcher, and end with it."""
     try:
         keep(keeping, pid)
     finally:
         os._exit(EXIT_NOT_STARTED)
+
+
+def _enter_namespace() -> None:
+    """Be root of the user namespace that came with the start, and of a mount namespace that belongs to it."""
+    # Python's own files may be out of reach afterwards.
+    for module in _IMPORTED_LATE:
+        importlib.import_module(module)
+    syscalls.setns(NAMESPACE_FD, syscalls.CLONE_NEWUSER)
+    os.setgroups([])
+    os.setresgid(0, 0, 0)
+    os.setresuid(0, 0, 0)
+    # Otherwise /proc/self would be the machine's root's.
+    syscalls.prctl(syscalls.PR_SET_DUMPABLE, 1)
+    syscalls.unshare(syscalls.CLONE_NEWNS)
 
 
 class Server:
@@ -115,6 +156,9 @@ class Server:
         """Requests that wait for a network namespace."""
         self._steps: dict[int, RunningStep] = {}
         self._permitted = capabilities.permitted()
+        makes_devices = idmap.is_initial() and self._permitted & capabilities.mask_of(("CAP_MKNOD",))
+        self._binds_devices = not makes_devices
+        self._has_tty_group = idmap.has_id("gid", TTY_GROUP)
         self._hierarchies = find_hierarchies()
         self._groups = StepGroups(outer_pid, self._hierarchies)
         self._limited = LimitedGroups(outer_pid, self._hierarchies)
@@ -239,7 +283,15 @@ class Server:
         """A child that is pid 1 of a new pid namespace and waits for a request."""
         groups = limited.groups if limited else self._groups.create(next(self._numbers), kind)
         guards_devices = limited.guards_devices if limited else self._groups.guards_devices(kind)
-        surroundings = Surroundings(self._hierarchies, groups, guards_devices, kind == OPEN, self._permitted)
+        surroundings = Surroundings(
+            self._hierarchies,
+            groups,
+            guards_devices,
+            kind == OPEN,
+            self._permitted,
+            binds_devices=self._binds_devices,
+            has_tty_group=self._has_tty_group,
+        )
         ours, theirs = socket.socketpair()
         syscalls.unshare(syscalls.CLONE_NEWPID)
         try:

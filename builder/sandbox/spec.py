@@ -21,7 +21,7 @@ class Mount(NamedTuple):
     `kind` is one of
     - `bind`: `source` is an absolute path of the host, or a descriptor of a directory, a file or a detached mount;
     - `overlay`: `lower_dirs` (top first) merged, written to `upper_dir` with `work_dir`, or to memory that is thrown
-      away when neither is given;
+      away when neither is given; or `source`, a descriptor of a detached mount that has merged them already;
     - `tmpfs`: empty, at most `size` bytes (0: half of the memory), `noexec`, `mode` as the mount point unless given,
       `uid`, `gid`;
     - `file`: one file with `content` (str, surrogates for odd bytes), `mode` (0o644), `uid` and `gid`, from memory.
@@ -48,6 +48,10 @@ class RootMount(NamedTuple):
     work_dir: str | None = None
     read_only: bool = False
     volatile: bool = False
+    source: int | None = None
+    """A descriptor of a detached mount that is the root already; the upper directory only tells what was made in it."""
+    upper_source: int | None = None
+    """A descriptor of the upper directory, for a step that cannot reach its path."""
 
 
 class Limits(NamedTuple):

@@ -17,6 +17,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
@@ -45,12 +46,14 @@ MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
 MOUNT_ATTR_NOEXEC = 0x8
+MOUNT_ATTR_IDMAP = 0x100000
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
 MOVE_MOUNT_T_EMPTY_PATH = 0x40
 
 PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_CAP_AMBIENT = 47
@@ -182,6 +185,12 @@ def prctl(option: int, argument: int = 0) -> int:
     return _check(_libc.prctl(option, argument, 0, 0, 0), "prctl")
 
 
+def setfsuid(uid: int, gid: int) -> None:
+    """Act on files as this user and group, this thread alone (setfsuid(2), setfsgid(2)); takes capabilities away."""
+    _libc.setfsgid(ctypes.c_uint(gid))
+    _libc.setfsuid(ctypes.c_uint(uid))
+
+
 def capset(effective: int, permitted: int, inheritable: int) -> None:
     """Set this thread's three capability sets, each a mask of 64 bits (capset(2), version 3)."""
     sets = (effective, permitted, inheritable)
@@ -255,9 +264,14 @@ def move_mount(mount_fd: int, target_fd: int, target: str = "") -> None:
     _check(result, "move_mount", target)
 
 
-def mount_setattr(fd: int, attributes: int, *, recursive: bool = False, propagation: int = 0) -> None:
-    """Set MOUNT_ATTR_* and the propagation type of the mount that `fd` is the root of."""
-    attr = _MountAttr(attributes, 0, propagation, 0)
+def mount_setattr(
+    fd: int, attributes: int, *, recursive: bool = False, propagation: int = 0, userns_fd: int = 0
+) -> None:
+    """Set MOUNT_ATTR_* and the propagation type of the mount that `fd` is the root of.
+
+    MOUNT_ATTR_IDMAP takes the ids of `userns_fd`, and works on a detached mount that is not mapped yet only.
+    """
+    attr = _MountAttr(attributes, 0, propagation, userns_fd)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     size = ctypes.c_size_t(ctypes.sizeof(attr))
     result = _syscall(_NR_MOUNT_SETATTR, fd, b"", ctypes.c_uint(flags), ctypes.byref(attr), size)

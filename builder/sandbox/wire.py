@@ -19,7 +19,7 @@ from builder.errors import BuildError, SandboxError
 from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.usage import Usage
 
-CONTROL_FD = 3
+CONTROL_FD, NAMESPACE_FD = 3, 4
 HEADER = struct.Struct("=cIIi")
 """RUN, RUN_INSECURE, RUN_LIMITED, KILL or NETWORK; step; size of what follows; signal, or flags."""
 RUN, RUN_INSECURE, RUN_LIMITED, KILL, NETWORK = b"r", b"i", b"l", b"k", b"n"

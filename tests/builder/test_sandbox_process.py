@@ -13,9 +13,8 @@ import pytest
 from sandboxes import PATH, Box
 
 from builder.errors import BuildError, SandboxError
-from builder.sandbox.launcher import Launcher, StartedStep, Streams
+from builder.sandbox.launcher import StartedStep, Streams
 from builder.sandbox.spec import ExitStatus, ProcessSpec
-from builder.sandbox.userns import check_privileges
 from builder.sandbox.wire import CommandError
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -246,16 +245,6 @@ def test_the_death_of_the_launcher_is_an_error_not_a_result(box: Box) -> None:
         box.launcher.run(ProcessSpec(("/bin/sleep", "60")), box.root(), on_start=kill_launcher)
     with pytest.raises(SandboxError, match="ended unexpectedly"):
         box.run("true")
-
-
-def test_without_root_there_is_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(SandboxError, match="needs root") as caught:
-        check_privileges()
-    assert caught.value.exit_code == 125
-    assert caught.value.hint is not None
-    with pytest.raises(SandboxError), Launcher() as launcher:
-        launcher.start()
 
 
 def test_a_failure_names_the_operation(box: Box) -> None:
