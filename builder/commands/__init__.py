@@ -7,7 +7,11 @@ command's help.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, NamedTuple, TextIO
+from functools import partial
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
+
+if TYPE_CHECKING:
+    from cache.store import Store
 
 
 class Environment(NamedTuple):
@@ -22,3 +26,10 @@ class Environment(NamedTuple):
     """The store's directory."""
     clock: Callable[[], int]
     """Nanoseconds since the epoch."""
+
+    def open_store(self) -> Store:
+        """The store, whose layers' directories this process gets the privileges for when it comes to use them."""
+        from builder.sandbox.userns import take_privileges
+        from cache.store import Store
+
+        return Store.open(self.root, clock=self.clock, on_trees=partial(take_privileges, self.stderr.write))

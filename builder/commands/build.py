@@ -151,10 +151,11 @@ def _solve(plan: Plan, worker: Worker, args: argparse.Namespace, *, whole: bool)
     solver = Solver(plan, worker)
 
     def run_all(states: list[VertexState], run_one: Callable[[VertexState], None]) -> None:
-        from builder.sandbox.userns import check_privileges
+        from builder.sandbox.userns import take_privileges
         from builder.schedule import Schedule, default_jobs
 
-        check_privileges()
+        take_privileges()
+        assert worker.sandbox.snapshotter
         if any(isinstance(state.vertex.op, ExecOp) and state.vertex.op.network == "default" for state in states):
             with contextlib.suppress(SandboxError):  # raised again by the step that needs it
                 worker.sandbox.launcher.prepare_network()

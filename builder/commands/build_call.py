@@ -16,7 +16,6 @@ from builder.image.platform import host_platform, platform_value
 from builder.outline import Outline, outline, targets
 from builder.outline_text import outline_json, outline_text, targets_json, targets_text
 from builder.resolver import StoreResolver
-from cache.store import Store
 from grammar.nodes import Dockerfile
 from grammar.stages import parse
 
@@ -26,7 +25,7 @@ def run_call(args: argparse.Namespace, env: Environment) -> int:
     if args.call.name == "check":
         return _check(args, env)
     options = build_options.plan_options(args, env)
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         source = Source(Fetcher(store, env.clock), env.cwd, options.build_args)
         context = open_context(args.context, args.file, source)
         dockerfile = parse(context.source, filename=context.dockerfile)

@@ -88,6 +88,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--print", dest="call", type=call_option, help=argparse.SUPPRESS)
     add("--check", dest="call", action="store_const", const=Call("check"), help="the same as --call=check")
     add_dns_arguments(parser)
+    snapshotter_argument(parser)
+    note = "whose ids RUN has as root: host (default) or auto, a range that nobody else has"
+    add("--userns", default="host", choices=("host", "auto"), metavar="WHOSE", help=note)
     resources.add_arguments(parser)
     add_plan_arguments(parser)
 
@@ -114,6 +117,13 @@ def dns_options(args: argparse.Namespace) -> Dns:
             if not word or word != "".join(word.split()):
                 raise UsageError(f'{option} "{word}" is not one word')
     return Dns(tuple(args.dns), tuple(args.dns_search), tuple(args.dns_option))
+
+
+def snapshotter_argument(parser: argparse.ArgumentParser) -> None:
+    """How layers are merged; also for `run`."""
+    note = "how layers are merged: overlay, fuse, native (copies), or auto: the first that works (default)"
+    choices = ("auto", "overlay", "fuse", "native")
+    parser.add_argument("--snapshotter", default="auto", choices=choices, metavar="NAME", help=note)
 
 
 def call_option(text: str) -> Call:

@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Carry out one of the four."""
     deed = {"ls": "list", "rm": "clear"}.get(args.deed, args.deed)
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         if deed == "list":
             _list(args, env, store)
         elif deed == "export":

@@ -17,7 +17,6 @@ from builder.image.platform import host_platform, platform_value
 from builder.resolver import StoreResolver
 from builder.rewrite import replace_file
 from cache.errors import CacheError
-from cache.store import Store
 from grammar.errors import nearest
 from grammar.lint_fix import fix
 
@@ -63,7 +62,7 @@ def _context(args: argparse.Namespace, env: Environment) -> BuildContext:
     from builder.contexts.opening import Source, open_context
     from builder.fetcher import Fetcher
 
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         return open_context(args.context, args.file, Source(Fetcher(store, env.clock), env.cwd))
 
 
@@ -92,7 +91,7 @@ def _images(contexts: Mapping[str, str], env: Environment) -> Iterator[AssumedIm
         yield AssumedImages(directories)
         return
     try:
-        store = Store.open(env.root)
+        store = env.open_store()
     except CacheError:
         yield AssumedImages(directories)
         return

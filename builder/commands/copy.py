@@ -18,7 +18,6 @@ from builder.copying.sources import open_source
 from builder.copying.words import FOREIGN, Place, parse_place
 from builder.image.platform import host_platform
 from builder.registry.client import RegistryClient
-from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     """Copy, and print the digest of what was copied."""
     source, dest = parse_place(args.source), parse_place(args.dest)
     with (
-        Store.open(env.root) as store,
+        env.open_store() as store,
         RegistryClient(env.environ, insecure=not args.tls_verify) as client,
         _readable(source, env) as readable,
         _writable(dest, env) as writable,

@@ -15,7 +15,6 @@ from builder.image.platform import host_platform
 from builder.plan import SCRATCH, Plan
 from builder.pulling import RemoteImages
 from builder.resolver import StoreResolver
-from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print the plan; nothing is run and no file of the context is read."""
     options = build_options.plan_options(args, env)
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         images = RemoteImages(store, env.environ, pull=args.pull)
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
         fetcher = Fetcher(store, env.clock)

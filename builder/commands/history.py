@@ -9,7 +9,6 @@ from typing import Any
 from builder.commands import Environment
 from builder.image.describe import history_rows, human_age, human_size, short_id, table
 from builder.image.stored import require_image
-from cache.store import Store
 
 _MAX_WIDTH = 45
 
@@ -24,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print a line for each step."""
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         rows = history_rows(store, require_image(store, args.image, args.platform))
     if args.format == "json":
         env.stdout.write("".join(json.dumps(_document(row, env.clock()), ensure_ascii=False) + "\n" for row in rows))

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print the images, the newest first."""
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         rows = sorted(_rows(store), key=lambda row: (-(parse_time(row.created) or 0), row.record.name))
     if args.name:
         rows = [row for row in rows if args.name in _spellings(row.record.name)]

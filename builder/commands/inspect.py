@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print an array with an object for each image."""
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         documents = [_document(store, text, args.platform) for text in args.image]
     indent = None if args.format == "json" else 4
     env.stdout.write(json.dumps(documents, indent=indent, ensure_ascii=False) + "\n")

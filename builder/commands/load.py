@@ -13,7 +13,6 @@ import sys
 from builder.commands import Environment
 from builder.errors import UsageError
 from builder.image.importer import load_image
-from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +30,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     if args.file and args.input:
         raise UsageError("load: FILE is given twice", hint="give it as an argument or with -i, not both")
     source = args.file or args.input or "-"
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         if source == "-":
             if sys.stdin.isatty():
                 raise UsageError("load: standard input is a terminal", hint="give a file: pybuild load -i image.tar")

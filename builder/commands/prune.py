@@ -19,7 +19,6 @@ from builder.runner.container import Containers
 from builder.usage_filter import PRUNABLE, parse_filters
 from builder.usage_report import as_blocks, as_json, as_table
 from cache.prune import Policy, Pruned, prune
-from cache.store import Store
 from cache.usage import Entry
 
 
@@ -43,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Remove, and print what is gone and how much that was."""
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         policy = _policy(args, env)
         if not args.force and not _is_sure(args, env):
             return 0

@@ -11,7 +11,6 @@ from builder.image.stored import find_record
 from builder.pulling import pull_named
 from builder.registry.client import RegistryClient
 from builder.registry.resolve import Resolved
-from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Pull, name, and print what each name means."""
     platform = args.platform or host_platform()
-    with Store.open(env.root) as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
+    with env.open_store() as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
         for name in args.name:
             before = find_record(store, name)
             with registry_options.transfers(args, env) as transfers:

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     if args.compression_level is not None and not 0 <= args.compression_level <= most:
         raise UsageError(f"--compression-level {args.compression_level} is not a number from 0 to {most}")
     compression = Compression(kind, args.compression_level, args.force_compression)
-    with Store.open(env.root) as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
+    with env.open_store() as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
         for image, names in _wanted(args, store):
             with registry_options.transfers(args, env) as transfers:
                 digest = _push(ImagePush(store, client, transfers), store, image, names, compression=compression)

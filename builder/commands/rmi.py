@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Remove, and print what is gone; an unknown image is an error after the others were removed."""
     unknown = []
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         for text in args.image:
             removed = _remove(store, text)
             env.stdout.write("".join(f"{line}\n" for line in removed))

@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment
-from builder.commands.build_options import add_dns_arguments, dns_options
+from builder.commands.build_options import add_dns_arguments, dns_options, snapshotter_argument
 from builder.errors import BuildError, SandboxError, UsageError
 from builder.runner import options as words
 from builder.runner.options import RunOptions
@@ -52,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-t", "--tty", action="store_true", help="give the program a terminal")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit; -1 for none")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm (default: 64m)")
+    snapshotter_argument(parser)
     # One positional for the image and all the rest: argparse would drop a `--` between two of them.
     add("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
 
@@ -65,10 +66,12 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         raise BuildError("the input device is not a TTY", hint="leave out -t when stdin is not a terminal")
     options = _options(args, env, tuple(given[1:]))
     from builder.sandbox.launcher import Launcher
+    from builder.sandbox.userns import take_privileges
     from builder.sandbox.wire import CommandError
 
     try:
         with Launcher() as launcher:
+            take_privileges(env.stderr.write)
             launcher.start()  # It gets ready in its own process while this one looks for the image.
             if options.network == "bridge":
                 launcher.prepare_network()
@@ -83,10 +86,11 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
 
 def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Environment, launcher: Launcher) -> int:
+    from builder.commands.merging import chosen
     from builder.runner.run import Request, run
-    from cache.store import Store
 
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
+        launcher.snapshotter = chosen(args.snapshotter, store, lambda text: env.stderr.write(f"{text}\n"))
         image = _image(store, name, args, env)
         for note in launcher.network().notes if options.network == "bridge" else ():
             env.stderr.write(f"{note}\n")

@@ -12,7 +12,6 @@ from builder.export.file import open_destination
 from builder.export.pack import Compression, pack_stored
 from builder.image.names import parse_names
 from builder.image.stored import read_images, require_image, require_record
-from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Write the archive, under the name that the image was asked for by."""
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         record = require_record(store, args.image)
         names = parse_names([record.name] if record.name else [])
         image = require_image(store, args.image, args.platform)

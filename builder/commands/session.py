@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import parse_entitlements
+from builder.commands.merging import chosen, is_remapped, remapped
 from builder.context import BuildContext
 from builder.contexts.kinds import is_git_over_ssh
 from builder.contexts.opening import Source, add_named, open_context
@@ -26,7 +27,7 @@ from builder.pulling import RemoteImages
 from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.worker import Sandbox, Secrets, Worker
-from cache.store import Store
+from cache.errors import CacheError
 
 if TYPE_CHECKING:
     from builder.options import BuildOptions
@@ -43,7 +44,7 @@ def opened(
     """
     secrets = _secrets(args, env)
     say = partial(_say, args, env)
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         images = RemoteImages(store, env.environ, pull=args.pull, say=say)
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
         fetcher = Fetcher(store, env.clock, secrets, images)
@@ -53,14 +54,16 @@ def opened(
         add_named(context, resolver.file_contexts(), source)
         try:
             sandbox = _sandbox(args, env)
-            warm_up = partial(_warm_up, sandbox, context, has_network=options.network == "default")
+            remap = partial(remapped, store) if is_remapped(args) else None
+            sandbox.merge_layers(partial(chosen, args.snapshotter, store, say), remap)
+            warm_up = partial(_warm_up, sandbox, context, env, has_network=options.network == "default")
             plan = load_plan(
                 context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock, on_miss=warm_up
             )
             inputs = Inputs(context, plan.vertices, fetcher, modes=options.cache_key_mode)
             yield plan, Worker(store, inputs, sandbox, secrets, make(plan), env.clock)
-        except BuildError as error:
-            error.excerpt = excerpt_of(error, context)
+        except (BuildError, CacheError) as error:
+            _explain(error, context)
             raise
         finally:
             images.close()
@@ -94,14 +97,25 @@ def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
         env.stderr.flush()
 
 
-def _warm_up(sandbox: Sandbox, context: BuildContext, *, has_network: bool) -> None:
-    """Start the launcher while the Dockerfile is being lowered, when there is something for it to run, and have a
-    network made."""
-    if b"RUN" in context.source.upper():
-        with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
+def _warm_up(sandbox: Sandbox, context: BuildContext, env: Environment, *, has_network: bool) -> None:
+    """Take privileges, and when there is something to run start the launcher while the Dockerfile is being lowered, and
+    have a network made."""
+    from builder.sandbox.userns import take_privileges
+
+    with contextlib.suppress(SandboxError):  # raised again by the first step, with its place
+        take_privileges(env.stderr.write)
+        if b"RUN" in context.source.upper():
             launcher = sandbox.launcher
             if has_network:
                 launcher.prepare_network()
+
+
+def _explain(error: BuildError | CacheError, context: BuildContext) -> None:
+    from builder.sandbox.diagnosis import explain
+
+    if isinstance(error, BuildError):
+        error.excerpt = excerpt_of(error, context)
+    error.hint = error.hint or explain(error)
 
 
 def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:

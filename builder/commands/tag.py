@@ -7,7 +7,6 @@ import argparse
 from builder.commands import Environment
 from builder.image.names import parse_names
 from builder.image.stored import require_record, tag_image
-from cache.store import Store
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Add the names."""
     names = parse_names(args.name)
-    with Store.open(env.root) as store:
+    with env.open_store() as store:
         record = require_record(store, args.image)
         tag_image(store, record.manifest_digest, record.config_digest, names)
     return 0

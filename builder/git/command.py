@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -66,6 +67,10 @@ _HINTS = (
 )  # fmt: skip
 
 
+_ON_A_LEASH = '{ exec 3<&0; { read -r _; kill -9 0; } <&3 >/dev/null 2>&1 & exec "$@" </dev/null 3<&-; }'
+"""What sh(1) runs around a program: its process group ends when standard input does, however this process ends."""
+
+
 class GitError(BuildError):
     """A git program failed. `stderr` is all that it said, without secrets."""
 
@@ -98,16 +103,23 @@ class Running:
         with self._lock:
             if self._is_cancelled:
                 raise BuildError("the build was interrupted")
-            process = subprocess.Popen(
-                argv,
-                env=env,
-                cwd=cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-                umask=0o022,
-            )
+            reading, leash = os.pipe()
+            try:
+                process = subprocess.Popen(
+                    ["sh", "-c", _ON_A_LEASH, "sh", *argv],
+                    env=env,
+                    cwd=cwd,
+                    stdin=reading,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                    umask=0o022,
+                )
+            except BaseException:
+                os.close(leash)
+                raise
+            finally:
+                os.close(reading)
             self._processes.add(process)
         try:
             yield process
@@ -116,6 +128,7 @@ class Running:
             process.wait()
             raise
         finally:
+            os.close(leash)
             with self._lock:
                 self._processes.discard(process)
 
@@ -156,14 +169,14 @@ class Git:
             argv += ["--work-tree", place.work_tree]
         if place.git_dir:
             argv += ["--git-dir", place.git_dir]
-        try:
-            with self._running.started([*argv, *words], self._environment(), place.cwd) as process:
-                stdout, stderr = process.communicate()
-        except FileNotFoundError as error:
+        env = self._environment()
+        if shutil.which("git", path=env["PATH"]) is None:
             raise BuildError(
                 "git is not installed, and a git repository is a source of this build",
                 hint="install it: apt-get install git",
-            ) from error
+            )
+        with self._running.started([*argv, *words], env, place.cwd) as process:
+            stdout, stderr = process.communicate()
         if process.returncode:
             raise self._error(words[0], process.returncode, stderr)
         return os.fsdecode(stdout)

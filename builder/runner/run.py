@@ -19,6 +19,7 @@ from builder.runner.process import process_spec
 from builder.runner.signals import Forwarding
 from builder.runner.volumes import mounts_of
 from builder.sandbox.launcher import Launcher, StartedStep, Streams
+from builder.sandbox.snapshotter import Snapshotter
 from builder.sandbox.spec import ProcessSpec, RootMount
 from cache.locks import Locks
 from cache.removal import remove_tree
@@ -52,7 +53,7 @@ def run(request: Request, store: Store, launcher: Launcher) -> int:
         containers.create(request.name, is_kept=request.is_kept) as container,
     ):
         try:
-            spec, root = _prepare(request, container, lower_dirs)
+            spec, root = _prepare(request, container, lower_dirs, launcher.snapshotter)
             return _Session(launcher, forwarding, options).run(spec, root)
         except BaseException:
             container.is_kept = False
@@ -88,10 +89,12 @@ def _layers(image: StoredImage, store: Store) -> tuple[str, ...]:
     return store.snapshots.lower_dirs(snapshot)
 
 
-def _prepare(request: Request, container: Container, lower_dirs: tuple[str, ...]) -> tuple[ProcessSpec, RootMount]:
+def _prepare(
+    request: Request, container: Container, lower_dirs: tuple[str, ...], snapshotter: Snapshotter
+) -> tuple[ProcessSpec, RootMount]:
     config = runtime_config(request.image.config)
     container.make_layer(lower_dirs)
-    mounts = mounts_of(request.options.volumes, config, container, lower_dirs)
+    mounts = mounts_of(request.options.volumes, config, container, lower_dirs=lower_dirs, snapshotter=snapshotter)
     spec = process_spec(config, request.options, hostname=container.short_id, mounts=mounts)
     container.write_config(
         {

@@ -14,11 +14,18 @@ from typing import Any
 from builder.errors import BuildError
 from builder.runner.container import Container
 from builder.runner.options import Volume, check_targets
+from builder.sandbox.fsops import SafeRoot
+from builder.sandbox.snapshotter import Snapshotter
 from builder.sandbox.spec import Mount
 
 
 def mounts_of(
-    volumes: Sequence[Volume], config: Mapping[str, Any], container: Container, lower_dirs: Sequence[str]
+    volumes: Sequence[Volume],
+    config: Mapping[str, Any],
+    container: Container,
+    *,
+    lower_dirs: Sequence[str],
+    snapshotter: Snapshotter,
 ) -> tuple[Mount, ...]:
     """The mounts, in no order. UsageError when two options want the same target."""
     if not volumes and not config.get("Volumes"):
@@ -26,21 +33,36 @@ def mounts_of(
     check_targets(volumes)
     taken = {volume.target for volume in volumes}
     wanted = [*volumes, *(volume for volume in _declared(config) if volume.target not in taken)]
-    return tuple(_mount(volume, number, container, lower_dirs) for number, volume in enumerate(wanted))
+    found = []
+    for number, volume in enumerate(wanted):
+        if volume.kind == "anonymous":
+            found.append(_anonymous(volume, container.make_volume(number), lower_dirs, snapshotter))
+        else:
+            found.append(_mount(volume))
+    return tuple(found)
 
 
 def _declared(config: Mapping[str, Any]) -> list[Volume]:
     return [Volume("anonymous", posixpath.normpath("/" + path.lstrip("/"))) for path in config.get("Volumes") or {}]
 
 
-def _mount(volume: Volume, number: int, container: Container, lower_dirs: Sequence[str]) -> Mount:
+def _mount(volume: Volume) -> Mount:
     if volume.kind == "tmpfs":
         return Mount("tmpfs", volume.target, None, volume.is_read_only, dict(volume.settings))
-    if volume.kind == "bind":
-        _make_source(volume.source)
-        return Mount("bind", volume.target, volume.source, volume.is_read_only)
-    upper_dir, work_dir = container.make_volume(number)
-    _make_target(volume.target, lower_dirs, upper_dir, work_dir)
+    _make_source(volume.source)
+    return Mount("bind", volume.target, volume.source, volume.is_read_only)
+
+
+def _anonymous(
+    volume: Volume, directories: tuple[str, str], lower_dirs: Sequence[str], snapshotter: Snapshotter
+) -> Mount:
+    upper_dir, work_dir = directories
+    # Made where the image lacks it: only what is there can be mounted.
+    try:
+        with snapshotter.opened(lower_dirs, upper_dir, work_dir) as fd:
+            SafeRoot(fd).mkdir_all(volume.target)
+    except OSError as error:
+        raise BuildError(f'volume "{volume.target}": {(error.strerror or str(error)).lower()}') from error
     options = {"lower_dirs": list(lower_dirs), "upper_dir": upper_dir, "work_dir": work_dir, "subpath": volume.target}
     return Mount("overlay", volume.target, None, volume.is_read_only, options)
 
@@ -53,17 +75,3 @@ def _make_source(path: str) -> None:
         os.makedirs(path, 0o755, exist_ok=True)
     except OSError as error:
         raise BuildError(f'volume source "{path}": {(error.strerror or str(error)).lower()}') from error
-
-
-def _make_target(target: str, lower_dirs: Sequence[str], upper_dir: str, work_dir: str) -> None:
-    """Make the volume's path where the image lacks it: only what is there can be mounted."""
-    from builder.sandbox.fsops import SafeRoot
-    from builder.sandbox.overlay import mount_detached
-
-    fd = mount_detached(lower_dirs, upper_dir, work_dir)
-    try:
-        SafeRoot(fd).mkdir_all(target)
-    except OSError as error:
-        raise BuildError(f'volume "{target}": {(error.strerror or str(error)).lower()}') from error
-    finally:
-        os.close(fd)

@@ -1,0 +1,1 @@
+"""Ways to merge layers where overlayfs cannot be used as it is, and the choice among them."""
