@@ -7,8 +7,11 @@ command's help.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
+
+from builder.errors import SandboxError
 
 if TYPE_CHECKING:
     from cache.store import Store
@@ -27,9 +30,14 @@ class Environment(NamedTuple):
     clock: Callable[[], int]
     """Nanoseconds since the epoch."""
 
-    def open_store(self) -> Store:
-        """The store, whose layers' directories this process gets the privileges for when it comes to use them."""
+    def open_store(self, *, reads_trees: bool = False) -> Store:
+        """The store, whose layers' directories this process gets the privileges for when it comes to use them, or,
+        if it `reads_trees` whatever else it does, at once and where it can."""
         from builder.sandbox.userns import take_privileges
         from cache.store import Store
 
-        return Store.open(self.root, clock=self.clock, on_trees=partial(take_privileges, self.stderr.write))
+        take = partial(take_privileges, self.stderr.write)
+        if reads_trees:
+            with suppress(SandboxError):
+                take()
+        return Store.open(self.root, clock=self.clock, on_trees=take)

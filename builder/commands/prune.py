@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Remove, and print what is gone and how much that was."""
-    with env.open_store() as store:
+    with env.open_store(reads_trees=True) as store:
         policy = _policy(args, env)
         if not args.force and not _is_sure(args, env):
             return 0

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 def _run(args: argparse.Namespace, env: Environment) -> int:
     left: list[Finding] = []
     lost = 0
-    with env.open_store() as store, store.locks.exclusive("gc"):
+    with env.open_store(reads_trees=True) as store, store.locks.exclusive("gc"):
         if any(text != "ok" for (text,) in store.database.rows("PRAGMA quick_check(1)")):
             raise StoreCorruptError(f"{store.database.path}: the database is damaged", hint="use --repair")
         for number in range(_PASSES if args.repair else 1):

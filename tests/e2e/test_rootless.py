@@ -223,3 +223,13 @@ def _fails(user: OrdinaryUser, *parts: str, words: list[str] | None = None) -> N
     assert "Traceback" not in done.stderr
     for part in parts:
         assert part in done.stderr, done.stderr
+
+
+def test_what_looks_after_the_store_sees_all_of_it(user: OrdinaryUser, base_for_all: list[str]) -> None:
+    user.write(Dockerfile="FROM base\nRUN mkdir /p && echo a > /p/a && chown -R 1000 /p && chmod 700 /p\n")
+    user.ok("build", *base_for_all, "-t", "x", ".")
+    user.ok("store", "check")
+    assert user.ok("du").stderr == ""
+    user.ok("rmi", "x")
+    user.ok("prune", "-a", "-f")
+    assert not [path for path in (user.root / "snapshots").iterdir() if path.name != "empty"]
