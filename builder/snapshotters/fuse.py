@@ -164,16 +164,21 @@ def _escaped(path: str) -> str:
 
 def translate_marks(upper_dir: str) -> None:
     """Give deletions and opaque directories the form that overlayfs has for them. Raises OSError."""
-    for where, names, files in os.walk(upper_dir):
+    pending = [upper_dir]
+    while pending:
+        where = pending.pop()
+        with os.scandir(where) as entries:
+            is_directory = {entry.name: entry.is_dir(follow_symlinks=False) for entry in entries}
+        directories = {name for name, found in is_directory.items() if found}
+        pending += [f"{where}/{name}" for name in directories]
         own = [name for name in os.listxattr(where) if name.startswith(_OWN_XATTRS)]
-        marks = [name for name in files if name.startswith(_WHITEOUT_PREFIX)]
-        if not own and not marks:
-            continue
-        fd = os.open(where, OPEN_DIRECTORY)
-        try:
-            _translate(fd, own, marks, set(names))
-        finally:
-            os.close(fd)
+        marks = [name for name in is_directory.keys() - directories if name.startswith(_WHITEOUT_PREFIX)]
+        if own or marks:
+            fd = os.open(where, OPEN_DIRECTORY)
+            try:
+                _translate(fd, own, marks, directories)
+            finally:
+                os.close(fd)
 
 
 def _translate(fd: int, own: Sequence[str], marks: Sequence[str], directories: set[str]) -> None:
