@@ -124,6 +124,11 @@ class Sandbox:
         self._choose, self._remap = choose, remap
 
     @property
+    def is_remapped(self) -> bool:
+        """Whether steps run as other users than the machine's."""
+        return self._remap is not None
+
+    @property
     def snapshotter(self) -> Snapshotter:
         """How layers become roots here; chosen at the first use. Raises SandboxError."""
         with self._lock:

@@ -104,7 +104,11 @@ class Trees:
                     (self._locks.lease(), layer_id),
                 )
             with os_errors(f"{self.dir}/{layer_id}"):
-                remove_tree(f"{self.dir}/{layer_id}")
+                try:
+                    remove_tree(f"{self.dir}/{layer_id}")
+                except OSError:
+                    self._database.write("UPDATE layers SET lease = '' WHERE id = ?", (layer_id,))  # anybody may try
+                    raise
             self._database.write("DELETE FROM layers WHERE id = ?", (layer_id,))
 
     def _sweep_once(self) -> None:

@@ -86,14 +86,11 @@ def run(args: argparse.Namespace, env: Environment) -> int:
 
 
 def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Environment, launcher: Launcher) -> int:
+    from builder.commands.merging import chosen
     from builder.runner.run import Request, run
-    from builder.snapshotters.choose import choose
 
     with env.open_store() as store:
-        choice = choose(args.snapshotter, store)
-        if choice.reason:
-            env.stderr.write(f"snapshotter {choice.snapshotter.name}: {choice.reason}\n")
-        launcher.snapshotter = choice.snapshotter
+        launcher.snapshotter = chosen(args.snapshotter, store, lambda text: env.stderr.write(f"{text}\n"))
         image = _image(store, name, args, env)
         for note in launcher.network().notes if options.network == "bridge" else ():
             env.stderr.write(f"{note}\n")

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import parse_entitlements
+from builder.commands.merging import chosen, is_remapped, remapped
 from builder.context import BuildContext
 from builder.contexts.kinds import is_git_over_ssh
 from builder.contexts.opening import Source, add_named, open_context
@@ -28,13 +28,10 @@ from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.worker import Sandbox, Secrets, Worker
 from cache.errors import CacheError
-from cache.store import Store
 
 if TYPE_CHECKING:
     from builder.options import BuildOptions
     from builder.progress import Reporter
-    from builder.sandbox.launcher import Launcher
-    from builder.sandbox.snapshotter import Snapshotter
 
 
 @contextlib.contextmanager
@@ -56,7 +53,9 @@ def opened(
         context = open_context(args.context, args.file, source)
         add_named(context, resolver.file_contexts(), source)
         try:
-            sandbox = _sandbox(args, env, store)
+            sandbox = _sandbox(args, env)
+            remap = partial(remapped, store) if is_remapped(args) else None
+            sandbox.merge_layers(partial(chosen, args.snapshotter, store, say), remap)
             warm_up = partial(_warm_up, sandbox, context, env, has_network=options.network == "default")
             plan = load_plan(
                 context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock, on_miss=warm_up
@@ -70,7 +69,7 @@ def opened(
             images.close()
 
 
-def _sandbox(args: argparse.Namespace, env: Environment, store: Store) -> Sandbox:
+def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
     limits = build_limits = None
     if args.resource or args.build_resource:
         from builder.resources import parse_limits
@@ -80,7 +79,7 @@ def _sandbox(args: argparse.Namespace, env: Environment, store: Store) -> Sandbo
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
     allowed = parse_entitlements(args.allow, args.network)
-    sandbox = Sandbox(
+    return Sandbox(
         allowed,
         limits,
         build_limits=build_limits,
@@ -89,45 +88,6 @@ def _sandbox(args: argparse.Namespace, env: Environment, store: Store) -> Sandbo
         is_own_network_required=args.network == build_options.BRIDGE,
         dns=build_options.dns_options(args),
     )
-    remap = partial(_remapped, store) if _is_remapped(args) else None
-    sandbox.merge_layers(partial(_snapshotter, args, env, store), remap)
-    return sandbox
-
-
-def _remapped(store: Store) -> Launcher:
-    """A launcher whose steps run as users that nobody else is."""
-    from builder.sandbox.launcher import Launcher
-    from builder.snapshotters.idmapped import Idmapped, make_namespace
-
-    namespace = make_namespace()
-    return Launcher(Idmapped(namespace, store.snapshots.scratch), namespace)
-
-
-def _is_remapped(args: argparse.Namespace) -> bool:
-    """Whether root asked for steps as other users; those of anybody else are that anyhow."""
-    if args.userns == "host" or os.geteuid() != 0:
-        return False
-    if args.snapshotter not in ("auto", "overlay"):
-        raise UsageError(f"--userns=auto needs overlayfs, not --snapshotter {args.snapshotter}")
-    return True
-
-
-def _snapshotter(args: argparse.Namespace, env: Environment, store: Store) -> Snapshotter:
-    """What --snapshotter says; one that was chosen although another would be faster is named, with the reason."""
-    from builder.snapshotters.choose import choose
-
-    choice = choose(args.snapshotter, store)
-    if choice.reason:
-        _say(args, env, f"snapshotter {choice.snapshotter.name}: {choice.reason}")
-    return choice.snapshotter
-
-
-def _explain(error: BuildError | CacheError, context: BuildContext) -> None:
-    from builder.sandbox.diagnosis import explain
-
-    if isinstance(error, BuildError):
-        error.excerpt = excerpt_of(error, context)
-    error.hint = error.hint or explain(error)
 
 
 def _say(args: argparse.Namespace, env: Environment, text: str) -> None:
@@ -148,6 +108,14 @@ def _warm_up(sandbox: Sandbox, context: BuildContext, env: Environment, *, has_n
             launcher = sandbox.launcher
             if has_network:
                 launcher.prepare_network()
+
+
+def _explain(error: BuildError | CacheError, context: BuildContext) -> None:
+    from builder.sandbox.diagnosis import explain
+
+    if isinstance(error, BuildError):
+        error.excerpt = excerpt_of(error, context)
+    error.hint = error.hint or explain(error)
 
 
 def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:

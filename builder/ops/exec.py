@@ -97,7 +97,7 @@ def _check(op: ExecOp, status: ExitStatus, output: Output, sandbox: Sandbox) -> 
         hint = "the command was not found: is it installed in this stage, and on PATH?"
     elif status.code == 126:
         hint = "the command cannot be executed: does it have the x bit, and an interpreter that exists?"
-    hint = hint or _foreign_advice(op) or explain_output(output.tail())
+    hint = hint or _foreign_advice(op) or explain_output(output.tail(), is_remapped=sandbox.is_remapped)
     raise BuildError(f'process "{shown}" did not complete successfully: {how}', hint=hint, output=output.tail())
 
 

@@ -45,11 +45,13 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def explain_output(output: str) -> str | None:
-    """The hint for a failed program that said `output`, when a user namespace may be why."""
-    if "nvalid argument" in output and ("chown" in output or "chgrp" in output) and not idmap.is_initial():
-        return missing_ids()
-    if "peration not permitted" in output and "mknod" in output and not idmap.is_initial():
+def explain_output(output: str, *, is_remapped: bool = False) -> str | None:
+    """The hint for a failed program that said `output`, when a user namespace, or --userns=auto, may be why."""
+    if idmap.is_initial() and not is_remapped:
+        return None
+    if "nvalid argument" in output and ("chown" in output or "chgrp" in output):
+        return "--userns=auto maps the users up to 65535: leave it out" if is_remapped else missing_ids()
+    if "peration not permitted" in output and "mknod" in output:
         return NO_DEVICES
     return None
 
