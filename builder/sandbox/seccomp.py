@@ -1,4 +1,4 @@
-"""The default seccomp profile as a BPF program (seccomp(2), Documentation/userspace-api/seccomp_filter.rst).
+"""Docker's default seccomp profile as a BPF program (seccomp(2), Documentation/userspace-api/seccomp_filter.rst).
 
 Owns what is allowed and the small assembler. What is not allowed fails with EPERM; calls that are newer than the
 profile fail with ENOSYS, so that a C library falls back to what it used before. Numbers are found by binary search.
@@ -11,7 +11,7 @@ import errno
 import functools
 import os
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 from builder.errors import SandboxError
@@ -20,18 +20,19 @@ from builder.sandbox import seccomp_numbers
 Code: TypeAlias = list[tuple[int, int, int, int]]
 """Instructions (code, jump if true, jump if false, constant) that only jump forward and end in a return."""
 
-_LOAD, _RETURN, _JUMP = 0x20, 0x06, 0x05
-_IF_EQUAL, _IF_AT_LEAST, _IF_ANY_BIT = 0x15, 0x35, 0x45
+LOAD, RETURN, JUMP = 0x20, 0x06, 0x05
+IF_EQUAL, IF_AT_LEAST, IF_ANY_BIT = 0x15, 0x35, 0x45
 _NUMBER, _MACHINE, _ARGUMENT_0 = 0, 4, 16
-_ALLOW, _ERRNO, _KILL = 0x7FFF0000, 0x00050000, 0x80000000
+ALLOW, ERRNO, KILL = 0x7FFF0000, 0x00050000, 0x80000000
 
 _CLONE_NEW_ANYTHING = 0x7E020000
 _X32_BIT = 0x40000000
+_PRIVATE = 0xF0000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _FORBIDDEN_FAMILIES = (38, 40)
 """AF_ALG opens the kernel's crypto code to everybody, AF_VSOCK reaches past every namespace."""
 
-_MACHINES: dict[str, tuple[tuple[int, str], ...]] = {
+MACHINES: dict[str, tuple[tuple[int, str], ...]] = {
     "x86_64": ((0xC000003E, "x86_64"), (0x40000003, "i386")),
     "aarch64": ((0xC00000B7, "generic"), (0x40000028, "arm")),
     "riscv64": ((0xC00000F3, "generic"),),
@@ -66,22 +67,34 @@ def compile_default(capabilities: frozenset[str], machine: str = os.uname().mach
 
     Raises SandboxError on a machine whose system calls the tables do not have.
     """
-    if machine not in _MACHINES:
+    if machine not in MACHINES:
         raise SandboxError(f"no seccomp profile for {machine}", hint="steps without a filter need security=insecure")
-    code: Code = [(_RETURN, 0, 0, _KILL)]
-    for audit_arch, table in reversed(_MACHINES[machine]):
-        body = _machine_code(table, capabilities)
-        code = [(_LOAD, 0, 0, _MACHINE), *_branch(_IF_EQUAL, audit_arch, yes=body, no=code)]
+    bodies = {}
+    for _, table in MACHINES[machine]:
+        numbers = seccomp_numbers.numbers_of(table)
+        newest = newest_of(numbers.values())
+        bodies[table] = by_number(_verdicts(numbers, capabilities), newest, refuse(errno.EPERM), refuse(errno.ENOSYS))
+    return assemble(machine, bodies)
+
+
+def assemble(machine: str, bodies: Mapping[str, Code]) -> bytes:
+    """What `bodies` decides for each number table, as an array of `struct sock_filter`; other architectures end the
+    process."""
+    code: Code = [(RETURN, 0, 0, KILL)]
+    for audit_arch, table in reversed(MACHINES[machine]):
+        if table not in bodies:
+            continue
+        body = bodies[table]
+        if table == "x86_64":
+            # x32 calls carry the same AUDIT_ARCH; hardly any kernel has them, so no call is lost by refusing all.
+            body = [(LOAD, 0, 0, _NUMBER), *branch(IF_AT_LEAST, _X32_BIT, yes=refuse(errno.ENOSYS), no=body)]
+        code = [(LOAD, 0, 0, _MACHINE), *branch(IF_EQUAL, audit_arch, yes=body, no=code)]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def _machine_code(table: str, capabilities: frozenset[str]) -> Code:
-    numbers = seccomp_numbers.numbers_of(table)
-    code = [(_LOAD, 0, 0, _NUMBER), *_search(_ranges(_verdicts(numbers, capabilities)))]
-    if table != "x86_64":
-        return code
-    # x32 calls carry the same AUDIT_ARCH; hardly any kernel has them, so no call is lost by refusing all.
-    return [(_LOAD, 0, 0, _NUMBER), *_branch(_IF_AT_LEAST, _X32_BIT, yes=_refuse(errno.ENOSYS), no=code)]
+def newest_of(numbers: Iterable[int]) -> int:
+    """The highest number of the common table: some ARM calls have private ones far above it."""
+    return max((number for number in numbers if number < _PRIVATE), default=0)
 
 
 def _verdicts(numbers: Mapping[str, int], capabilities: frozenset[str]) -> dict[int, Code]:
@@ -89,21 +102,24 @@ def _verdicts(numbers: Mapping[str, int], capabilities: frozenset[str]) -> dict[
     guarded = {name for names in BY_CAPABILITY.values() for name in names.split()}
     for capability in capabilities & BY_CAPABILITY.keys():
         guarded -= set(BY_CAPABILITY[capability].split())
-    verdicts = {number: _RETURN_ALLOW for name, number in numbers.items() if name not in guarded}
+    verdicts = {number: RETURN_ALLOW for name, number in numbers.items() if name not in guarded}
     for name, make in _SPECIAL.items():
         if name in numbers and not (name.startswith("clone") and "CAP_SYS_ADMIN" in capabilities):
             verdicts[numbers[name]] = make()
     return verdicts
 
 
-def _ranges(verdicts: Mapping[int, Code]) -> list[tuple[int, Code]]:
-    """The first number of each run of equal verdicts, from 0 up, gaps filled with refusals."""
+def by_number(verdicts: Mapping[int, Code], newest: int, unknown: Code, newer: Code) -> Code:
+    """`verdicts` by the call's number; `unknown` for gaps up to `newest`, `newer` beyond."""
+    return [(LOAD, 0, 0, _NUMBER), *_search(_ranges(verdicts, newest, unknown, newer))]
+
+
+def _ranges(verdicts: Mapping[int, Code], newest: int, unknown: Code, newer: Code) -> list[tuple[int, Code]]:
+    """The first number of each run of equal verdicts, from 0 up."""
     runs: list[tuple[int, Code]] = []
-    # Some ARM calls have private numbers far above the table.
-    newest = max(number for number in verdicts if number < 0xF0000)
     edges = {0, newest + 1, *verdicts, *(number + 1 for number in verdicts)}
     for start in sorted(edges):
-        code = verdicts.get(start, _refuse(errno.EPERM if start <= newest else errno.ENOSYS))
+        code = verdicts.get(start, unknown if start <= newest else newer)
         if not runs or runs[-1][1] != code:
             runs.append((start, code))
     return runs
@@ -114,40 +130,41 @@ def _search(runs: list[tuple[int, Code]]) -> Code:
     if len(runs) == 1:
         return runs[0][1]
     middle = len(runs) // 2
-    return _branch(_IF_AT_LEAST, runs[middle][0], yes=_search(runs[middle:]), no=_search(runs[:middle]))
+    return branch(IF_AT_LEAST, runs[middle][0], yes=_search(runs[middle:]), no=_search(runs[:middle]))
 
 
-def _branch(test: int, constant: int, *, yes: Code, no: Code) -> Code:
+def branch(test: int, constant: int, *, yes: Code, no: Code) -> Code:
     """`yes` if the test holds, else `no`; a long way goes over an unconditional jump, as a conditional has 8 bits."""
     if len(no) <= 255:
         return [(test, len(no), 0, constant), *no, *yes]
-    return [(test, 0, 1, constant), (_JUMP, 0, 0, len(no)), *no, *yes]
+    return [(test, 0, 1, constant), (JUMP, 0, 0, len(no)), *no, *yes]
 
 
-def _refuse(error: int) -> Code:
-    return [(_RETURN, 0, 0, _ERRNO | error)]
+def refuse(error: int) -> Code:
+    """The call fails with this errno."""
+    return [(RETURN, 0, 0, ERRNO | error)]
 
 
-_RETURN_ALLOW: Code = [(_RETURN, 0, 0, _ALLOW)]
+RETURN_ALLOW: Code = [(RETURN, 0, 0, ALLOW)]
 
 
 def _by_first_argument(constants: tuple[int, ...], *, found: Code, other: Code) -> Code:
     """A decision on the low half of the first argument, which is all that the kernel reads of an int."""
     code = other
     for constant in reversed(constants):
-        code = _branch(_IF_EQUAL, constant, yes=found, no=code)
-    return [(_LOAD, 0, 0, _ARGUMENT_0), *code]
+        code = branch(IF_EQUAL, constant, yes=found, no=code)
+    return [(LOAD, 0, 0, _ARGUMENT_0), *code]
 
 
 def _clone() -> Code:
-    refused = _branch(_IF_ANY_BIT, _CLONE_NEW_ANYTHING, yes=_refuse(errno.EPERM), no=_RETURN_ALLOW)
-    return [(_LOAD, 0, 0, _ARGUMENT_0), *refused]
+    refused = branch(IF_ANY_BIT, _CLONE_NEW_ANYTHING, yes=refuse(errno.EPERM), no=RETURN_ALLOW)
+    return [(LOAD, 0, 0, _ARGUMENT_0), *refused]
 
 
 _SPECIAL: dict[str, Callable[[], Code]] = {
     "clone": _clone,
     # Its flags are behind a pointer, out of a filter's sight: the C library falls back to clone.
-    "clone3": lambda: _refuse(errno.ENOSYS),
-    "personality": lambda: _by_first_argument(_PERSONALITIES, found=_RETURN_ALLOW, other=_refuse(errno.EPERM)),
-    "socket": lambda: _by_first_argument(_FORBIDDEN_FAMILIES, found=_refuse(errno.EPERM), other=_RETURN_ALLOW),
+    "clone3": lambda: refuse(errno.ENOSYS),
+    "personality": lambda: _by_first_argument(_PERSONALITIES, found=RETURN_ALLOW, other=refuse(errno.EPERM)),
+    "socket": lambda: _by_first_argument(_FORBIDDEN_FAMILIES, found=refuse(errno.EPERM), other=RETURN_ALLOW),
 }

@@ -111,6 +111,11 @@ waitid:247:284:95:280 waitpid:-:7:-:- write:1:4:64:4 writev:20:146:66:146
 
 def numbers_of(table: str) -> dict[str, int]:
     """Number of each call that the machine's table (one of TABLES) has."""
+    return in_column(_TABLE, table)
+
+
+def in_column(text: str, table: str) -> dict[str, int]:
+    """The numbers of one machine's table in a text of that form."""
     column = TABLES.index(table) + 1
-    rows = (entry.split(":") for entry in _TABLE.split())
+    rows = (entry.split(":") for entry in text.split())
     return {row[0]: int(row[column]) for row in rows if row[column] != "-"}

@@ -5,10 +5,10 @@ import errno
 import os
 import signal
 import socket
-import struct
 from collections.abc import Callable
 
 import pytest
+from bpf import ALLOW, KILL, MACHINES, decide
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls
@@ -16,37 +16,8 @@ from builder.sandbox.capabilities import DEFAULT, NAMES, mask_of
 from builder.sandbox.seccomp import BY_CAPABILITY, compile_default
 from builder.sandbox.seccomp_numbers import numbers_of
 
-ALLOW, KILL = "allow", "kill"
-MACHINES = {
-    ("x86_64", "x86_64"): 0xC000003E,
-    ("x86_64", "i386"): 0x40000003,
-    ("aarch64", "generic"): 0xC00000B7,
-    ("aarch64", "arm"): 0x40000028,
-    ("riscv64", "generic"): 0xC00000F3,
-    ("loongarch64", "generic"): 0xC0000102,
-}
 GUARDED = {name for names in BY_CAPABILITY.values() for name in names.split()}
 BY_ARGUMENT = {"clone", "clone3", "personality", "socket"}
-
-
-def decide(program: bytes, audit_arch: int, number: int, first: int = 0) -> str | int:
-    """What a classic BPF machine makes of a call: ALLOW, KILL, or an errno."""
-    call = struct.pack("=IIQ6Q", number, audit_arch, 0, first, 0, 0, 0, 0, 0)
-    accumulator, position = 0, 0
-    while True:
-        code, if_true, if_false, constant = struct.unpack_from("=HBBI", program, position * 8)
-        position += 1
-        if code == 0x20:
-            accumulator = struct.unpack_from("=I", call, constant)[0]
-        elif code == 0x05:
-            position += constant
-        elif code in (0x15, 0x35, 0x45):
-            taken = {0x15: accumulator == constant, 0x35: accumulator >= constant, 0x45: accumulator & constant}[code]
-            position += if_true if taken else if_false
-        elif code == 0x06:
-            return {0x7FFF0000: ALLOW, 0x80000000: KILL}.get(constant, constant & 0xFFFF)
-        else:
-            raise AssertionError(f"instruction {code:#x}")
 
 
 @pytest.mark.parametrize(("machine", "table"), MACHINES)
