@@ -1,8 +1,10 @@
 """Paths inside a root: `SafeRoot` resolves them, `Directory` acts on one name in an open directory.
 
-Nothing else in the project joins container paths. Every lookup goes through openat2(2) with RESOLVE_IN_ROOT and
-RESOLVE_NO_MAGICLINKS, every change through a directory descriptor and a single name that is never followed, so no
-symlink of the root, planted before or meanwhile, reaches outside. Knows no images, copies or archives.
+Nothing else in the project joins container paths, and nothing else calls openat2(2): a test of the source sees to it.
+Every lookup goes through it with RESOLVE_IN_ROOT and RESOLVE_NO_MAGICLINKS, every change through a directory descriptor
+and a single name that is never followed, so no symlink of the root, planted before or meanwhile, reaches outside. Knows
+no images, copies or archives. (A layer that is unpacked lies over others that are not mounted, which openat2 cannot
+see through: `cache.rootpaths` walks those, one descriptor after the other.) Runs under `python -I -S`.
 
 All methods raise OSError whose `filename` is the path or name it was about; the operations above turn it into a
 BuildError with the instruction's place.
@@ -43,7 +45,7 @@ class Directory:
     @classmethod
     def beneath(cls, fd: int, path: str) -> Directory:
         """The directory `path` below the directory `fd`, without a symlink on the way (openat2(2))."""
-        return cls(syscalls.openat2(fd, path or ".", os.O_RDONLY | os.O_DIRECTORY, 0, _BENEATH))
+        return cls(SafeRoot(fd).open_plain(path or ".", os.O_RDONLY | os.O_DIRECTORY))
 
     def names(self) -> list[str]:
         """The names in it, by bytes."""
@@ -165,6 +167,11 @@ class SafeRoot:
     def open(self, path: str, flags: int = os.O_RDONLY, mode: int = 0) -> int:
         """A descriptor of `path`, symlinks followed inside the root (flags and mode as of open(2))."""
         return syscalls.openat2(self.fd, path, flags, mode, _RESOLVE)
+
+    def open_plain(self, path: str, flags: int = os.O_PATH) -> int:
+        """A descriptor of the relative `path`; a symlink on the way is an error (ELOOP), as is one at its end unless
+        `flags` have O_NOFOLLOW and O_PATH, and `..` that leads out (EXDEV)."""
+        return syscalls.openat2(self.fd, path, flags, 0, _BENEATH)
 
     def open_dir(self, path: str) -> Directory:
         """The directory at `path`, symlinks followed inside the root."""

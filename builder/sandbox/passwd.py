@@ -11,7 +11,7 @@ import stat
 from typing import NamedTuple
 
 from builder.errors import BuildError
-from builder.sandbox import syscalls
+from builder.sandbox.fsops import SafeRoot
 
 MAX_FILE_SIZE = 1 << 20
 MAX_ID = (1 << 32) - 2
@@ -62,15 +62,15 @@ def read_file(root_fd: int, path: str) -> bytes | None:
     Symlinks are followed inside the root. Raises BuildError for anything but a regular file of at most 1 MiB: a fifo
     or a device there would hang or flood the one who reads it.
     """
-    resolve = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+    root = SafeRoot(root_fd)
     try:
         # Looked at before it is opened, because opening a device can already do something.
-        probe = syscalls.openat2(root_fd, path, os.O_PATH, resolve=resolve)
-        mode = os.fstat(probe).st_mode
+        probe = root.open(path, os.O_PATH)
+        is_regular = stat.S_ISREG(os.fstat(probe).st_mode)
         os.close(probe)
-        if not stat.S_ISREG(mode):
+        if not is_regular:
             raise BuildError(f"{path} of the image: expected a regular file")
-        fd = syscalls.openat2(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, resolve=resolve)
+        fd = root.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

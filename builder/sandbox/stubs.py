@@ -8,10 +8,8 @@ import stat
 from collections.abc import Sequence
 
 from builder.errors import SandboxError
-from builder.sandbox import syscalls
+from builder.sandbox.fsops import SafeRoot
 from builder.sandbox.wire import Stub
-
-_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def remove_stubs(upper_dir: str, stubs: Sequence[Stub]) -> None:
@@ -34,7 +32,7 @@ def remove_stubs(upper_dir: str, stubs: Sequence[Stub]) -> None:
 def _remove_stub(upper_fd: int, stub: Stub) -> None:
     parent, name = posixpath.split(stub.path)
     try:
-        parent_fd = syscalls.openat2(upper_fd, parent.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY, resolve=_PLAIN)
+        parent_fd = SafeRoot(upper_fd).open_plain(parent.lstrip("/") or ".", os.O_PATH | os.O_DIRECTORY)
     except OSError:
         return
     try:

@@ -1,6 +1,6 @@
 """Mount points in a root: found without ever leaving it, made where they are missing, removed after the step.
 
-A root is untrusted: every look-up goes through openat2(2) with RESOLVE_IN_ROOT, every creation is by descriptor.
+A root is untrusted: every look-up goes through SafeRoot, every creation is by descriptor and single name.
 Runs under `python -I -S`.
 """
 
@@ -11,18 +11,16 @@ import posixpath
 import stat
 
 from builder.errors import BuildError
-from builder.sandbox import syscalls
+from builder.sandbox.fsops import SafeRoot
 from builder.sandbox.operations import NEW_ROOT, SandboxState
 from builder.sandbox.wire import Stub
 
-_IN_ROOT = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _MAX_LINKS = 40
 
 
 def open_in_root(root_fd: int, path: str, flags: int = os.O_PATH) -> int:
     """A descriptor of an existing path; symlinks are resolved as a process in the root would see them."""
-    return syscalls.openat2(root_fd, path, flags, resolve=_IN_ROOT)
+    return SafeRoot(root_fd).open(path, flags)
 
 
 def open_system_dir(root_fd: int, path: str) -> int:
@@ -32,15 +30,26 @@ def open_system_dir(root_fd: int, path: str) -> int:
     (CVE-2019-19921, CVE-2023-27561).
     """
     flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+    root = SafeRoot(root_fd)
     try:
-        return syscalls.openat2(root_fd, path, flags, resolve=_PLAIN)
+        return root.open_plain(path, flags)
     except FileNotFoundError:
-        os.mkdir(path, 0o755, dir_fd=root_fd)
-        return syscalls.openat2(root_fd, path, flags, resolve=_PLAIN)
+        return _make_system_dir(root, path, flags)
     except OSError as error:
         raise BuildError(
             f"/{path} of the image is not a directory", hint="the sandbox mounts its own there; remove it in the image"
         ) from error
+
+
+def _make_system_dir(root: SafeRoot, path: str, flags: int) -> int:
+    """Its parent is one too, and a directory without a symlink on the way."""
+    parent, name = posixpath.split(path)
+    parent_fd = root.open_plain(parent or ".", flags)
+    try:
+        os.mkdir(name, 0o755, dir_fd=parent_fd)
+        return SafeRoot(parent_fd).open_plain(name, flags)
+    finally:
+        os.close(parent_fd)
 
 
 def open_target(state: SandboxState, target: str, *, is_directory: bool) -> int:
@@ -118,7 +127,7 @@ def _make(
                 _record(state, fd, name)
             else:
                 os.chown(name, *owner, dir_fd=fd, follow_symlinks=False)
-            child = syscalls.openat2(fd, name, os.O_PATH | os.O_NOFOLLOW, resolve=_PLAIN)
+            child = SafeRoot(fd).open_plain(name, os.O_PATH | os.O_NOFOLLOW)
             os.close(fd)
             fd = child
     finally:
@@ -131,7 +140,7 @@ def _record(state: SandboxState, parent_fd: int, name: str) -> None:
     if state.upper_fd < 0:
         return
     try:
-        fd = syscalls.openat2(state.upper_fd, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, resolve=_PLAIN)
+        fd = SafeRoot(state.upper_fd).open_plain(path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW)
     except OSError:
         return
     state.stubs.append(Stub(path, os.fstat(fd).st_ino))
