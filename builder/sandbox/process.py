@@ -116,6 +116,7 @@ class SetLimits(NamedTuple):
 
     def perform(self, state: SandboxState) -> None:
         os.umask(self.umask)
+        _limit_core_files()
         for name, soft, hard in self.rlimits:
             if name not in RLIMITS:
                 raise BuildError(f'unknown ulimit "{name}"', hint=f"known are {', '.join(sorted(RLIMITS))}")
@@ -206,6 +207,16 @@ class Execute(NamedTuple):
         if "/" in name:
             _execute(name, self.argv, state.env)
         _search_path(name, self.argv, state.env)
+
+
+def _limit_core_files() -> None:
+    """No memory of a step in a core file, nor for a program of the machine that core_pattern names.
+
+    The kernel starts that one, outside of the sandbox and as root, whatever the limit is, unless it is 1 (core(5)).
+    """
+    hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    limit = 1 if hard == resource.RLIM_INFINITY or hard > 1 else hard
+    resource.setrlimit(resource.RLIMIT_CORE, (limit, limit))
 
 
 def _stream(fd: int, uid: int) -> int:
