@@ -21,7 +21,9 @@ def sources_as_links(scene: Scene) -> None:
     links.append(Member("up", tarfile.SYMTYPE, link="../../../../../../.." + str(scene.host)))
     words = scene.image(tar_of(*links))
     (scene.cwd / "h").symlink_to(scene.host)
-    steal = f"RUN --mount=type=bind,%s,target=/m,rw cat /m/canary /m{scene.host}/canary; rm -rf /m/canary /m{scene.host}\n"
+    steal = (
+        f"RUN --mount=type=bind,%s,target=/m,rw cat /m/canary /m{scene.host}/canary; rm -rf /m/canary /m{scene.host}\n"
+    )
     for source in ("l", "h", "up", "h/dir", "l/../../../.." + str(scene.host)):
         done = scene.build("FROM base\n" + steal % f"from=evil,source=/{source}" + "RUN false\n", *words)
         assert "alive" not in [line for line in printed(done)]
@@ -45,7 +47,9 @@ def race_for_a_mount_point(scene: Scene) -> None:
             "cache,id=race,target=/c", f"tmpfs,target=/c/d/t{number}", f"secret,id=s,target=/c/d/x/s{number}"))  # fmt: skip
         lines = [f"RUN {mounts} echo {number}{turn} > /c/d/t{number}/f || true" for turn in range(8)]
         steps.append("\n".join([f"FROM base AS step{number}", *lines]))
-    copies = "\n".join(f"COPY --from={name} /etc/passwd /{name}" for name in ("swapper", *(f"step{n}" for n in range(4))))
+    copies = "\n".join(
+        f"COPY --from={name} /etc/passwd /{name}" for name in ("swapper", *(f"step{n}" for n in range(4)))
+    )
     scene.file("s", "secret")
     done = scene.build("\n".join([*steps, f"FROM base\n{copies}"]), "--jobs=8", "--secret=id=s,src=s")
     assert "swapped" in done.stderr or done.returncode == 1
@@ -58,7 +62,12 @@ def race_for_a_mount_point(scene: Scene) -> None:
     "only the very directory that was made is removed",
 )
 def removal_of_mount_points(scene: Scene) -> None:
-    for kind in ("tmpfs,target=/a/empty", "tmpfs,target=/a/dir/deep", "bind,source=.,target=/a/empty", "cache,target=/a/empty"):
+    for kind in (
+        "tmpfs,target=/a/empty",
+        "tmpfs,target=/a/dir/deep",
+        "bind,source=.,target=/a/empty",
+        "cache,target=/a/empty",
+    ):
         script = f"mv /a /moved && ln -s {scene.host} /a && ls -la /"
         scene.build(f"FROM base\nRUN --mount=type={kind} {script}\n")
     script = f"mv /run /moved && ln -s {scene.host} /run && mkdir -p /moved/secrets"
@@ -115,7 +124,13 @@ def cache_ids_as_paths(scene: Scene) -> None:
     "the end of the link inside the root, or an error; nothing appears on the host",
 )
 def targets_as_links(scene: Scene) -> None:
-    links = {"h": str(scene.host), "n": f"{scene.host}/new", "up": "../../../../.." + str(scene.host), "r": "/", "o": "o"}
+    links = {
+        "h": str(scene.host),
+        "n": f"{scene.host}/new",
+        "up": "../../../../.." + str(scene.host),
+        "r": "/",
+        "o": "o",
+    }
     words = scene.image(tar_of(*(Member(name, tarfile.SYMTYPE, link=link) for name, link in links.items())))
     scene.file("s", "secret")
     for target in ("/h", "/n", "/up/a/b", "/h/dir/canary", "/r", "/o/x", f"/../../..{scene.host}/deep/er"):

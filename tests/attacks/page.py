@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tests.attacks.catalogue import Attack, Elsewhere, catalogue
+from tests.attacks.catalogue import Elsewhere
 
 ELSEWHERE: tuple[Elsewhere, ...] = ()
 

@@ -37,10 +37,14 @@ def system_directories_as_links(scene: Scene) -> None:
 )
 def devices_as_links(scene: Scene) -> None:
     target = f"{scene.host}/canary"
-    members = [Member(f"dev/{name}", tarfile.SYMTYPE, link=target) for name in ("null", "console", "ptmx", "tty", "stdout")]
+    members = [
+        Member(f"dev/{name}", tarfile.SYMTYPE, link=target) for name in ("null", "console", "ptmx", "tty", "stdout")
+    ]
     for tar in (
         tar_of(*members, Member("dev/pts/0", tarfile.SYMTYPE, link=target)),
-        tar_of(Member("dev/null", content=b"x"), Member("dev/console", tarfile.DIRTYPE), Member("dev/ptmx", content=b"x")),
+        tar_of(
+            Member("dev/null", content=b"x"), Member("dev/console", tarfile.DIRTYPE), Member("dev/ptmx", content=b"x")
+        ),
         tar_of(Member("dev/null", tarfile.CHRTYPE, device=(1, 1), mode=0o666)),
     ):
         script = "stat -c %t:%T /dev/null; echo x > /dev/null; cat /proc/keys /proc/timer_list; echo done > /dev/stdout"
@@ -111,7 +115,12 @@ def destinations_as_links(scene: Scene) -> None:
     scene.file("canary", "dead")
     words = scene.image(tar)
     for name in links:
-        lines = [f"COPY canary /{name}/canary", f"ADD canary /{name}/", f"WORKDIR /{name}/made", "RUN touch here ../there"]
+        lines = [
+            f"COPY canary /{name}/canary",
+            f"ADD canary /{name}/",
+            f"WORKDIR /{name}/made",
+            "RUN touch here ../there",
+        ]
         for line in (*lines[:2], "\n".join(lines[2:]), f"COPY canary /{name}"):
             scene.build(f"FROM evil\n{line}\n", *words)
 
@@ -127,7 +136,9 @@ def outputs_through_links(scene: Scene) -> None:
         Member("out", tarfile.SYMTYPE, link=str(scene.host)),
         Member("etc/link", tarfile.SYMTYPE, link="../../../../.." + str(scene.host / "canary")),
     ]
-    words = scene.image(tar_of(*members), tar_of(Member("out/canary", content=b"dead"), Member("etc/link2", content=b"x")))
+    words = scene.image(
+        tar_of(*members), tar_of(Member("out/canary", content=b"dead"), Member("etc/link2", content=b"x"))
+    )
     (scene.cwd / "dest").mkdir()
     (scene.cwd / "dest/out").symlink_to(scene.host)
     (scene.cwd / "dest/tmp").symlink_to(scene.host)

@@ -155,6 +155,18 @@ class Scene:
         with serving(self.scratch / "served") as server:
             yield server
 
+    @contextmanager
+    def small_disk(self, megabytes: int, inodes: int = 0) -> Iterator[None]:
+        """The store on a file system of its own that is soon full. Needs root."""
+        shutil.rmtree(self.root, ignore_errors=True)
+        self.root.mkdir()
+        options = f"size={megabytes}m" + (f",nr_inodes={inodes}" if inodes else "")
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", self.root], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", self.root], check=True)
+
     def check(self) -> None:
         """Nothing of the host has changed, and nothing of the attack is left."""
         assert _listing(self.host) == self._host_before
