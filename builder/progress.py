@@ -78,8 +78,12 @@ def usage_fields(usage: Usage) -> dict[str, object]:
     }
 
 
+LONGEST_LINE = 64 << 10
+"""What is longer is cut: a step may print without ever ending a line."""
+
+
 class LineSplitter:
-    """Bytes in, whole lines out; the rest stays for the next call."""
+    """Bytes in, whole lines out; the rest, if it is not too long, stays for the next call."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -87,6 +91,9 @@ class LineSplitter:
     def feed(self, text: bytes) -> list[str]:
         """The lines that are complete now, without their ends; a carriage return starts a line over."""
         *lines, self._rest = (self._rest + text).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            lines.append(self._rest)
+            self._rest = b""
         return [_shown(line) for line in lines]
 
     def flush(self) -> list[str]:
@@ -97,7 +104,19 @@ class LineSplitter:
 
 def _shown(line: bytes) -> str:
     text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
-    return "".join(char if char.isprintable() or char == "\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text if text.isprintable() else text.translate(_PRINTABLE)
+
+
+class _Printable(dict[int, int]):
+    """What is shown for each character, found out once."""
+
+    def __missing__(self, code: int) -> int:
+        is_shown = chr(code).isprintable() or code == ord("\t")
+        self[code] = code if is_shown else ord("\N{REPLACEMENT CHARACTER}")
+        return self[code]
+
+
+_PRINTABLE = _Printable()
 
 
 class QuietReporter:

@@ -1,8 +1,8 @@
 """Paths inside a root are reached in one way only: no string is put together from container paths and then opened.
 
 `SafeRoot` resolves them with openat2(2). Whoever of these packages puts a path together stands in the list below with
-the reason why no container path is in it, or why nothing is opened by it. (`cache` knows no mounted roots: its `RootPaths`
-and `DirectoryCache` walk layers by descriptors, `merged` and `changes` snapshots that nobody writes any more.)
+the reason why no container path is in it, or why nothing is opened by it. (`cache` knows no mounted roots: its
+`RootPaths` and `DirectoryCache` walk layers by descriptors, `merged` and `changes` snapshots that nobody writes.)
 """
 
 from __future__ import annotations

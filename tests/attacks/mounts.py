@@ -26,7 +26,7 @@ def sources_as_links(scene: Scene) -> None:
     )
     for source in ("l", "h", "up", "h/dir", "l/../../../.." + str(scene.host)):
         done = scene.build("FROM base\n" + steal % f"from=evil,source=/{source}" + "RUN false\n", *words)
-        assert "alive" not in [line for line in printed(done)]
+        assert "alive" not in printed(done)
     for source in ("h", "../scratch", ".." + str(scene.host)):
         done = scene.build("FROM base\n" + steal % f"source={source}" + "RUN false\n")
         assert "alive" not in printed(done)
@@ -35,7 +35,8 @@ def sources_as_links(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2024-23651, CVE-2024-11218",
-    "one step exchanges a directory of a cache with a link to the host as fast as it can, while others mount a tmpfs, a "
+    "one step exchanges a directory of a cache with a link to the host as fast as it can, while others mount a "
+    "tmpfs, a "
     "cache and files below that directory, eight at a time",
     "mount points are only ever made inside the step's root",
 )
@@ -43,8 +44,8 @@ def race_for_a_mount_point(scene: Scene) -> None:
     swap = f"mkdir -p d/x/y && ln -sfn {scene.host} l && /probe swap d l 4"
     steps = [f"FROM base AS swapper\nRUN --mount=type=cache,id=race,target=/c cd /c && {swap}"]
     for number in range(4):
-        mounts = " ".join(f"--mount=type={kind}" for kind in (
-            "cache,id=race,target=/c", f"tmpfs,target=/c/d/t{number}", f"secret,id=s,target=/c/d/x/s{number}"))  # fmt: skip
+        kinds = "cache,id=race,target=/c", f"tmpfs,target=/c/d/t{number}", f"secret,id=s,target=/c/d/x/s{number}"
+        mounts = " ".join(f"--mount=type={kind}" for kind in kinds)
         lines = [f"RUN {mounts} echo {number}{turn} > /c/d/t{number}/f || true" for turn in range(8)]
         steps.append("\n".join([f"FROM base AS step{number}", *lines]))
     copies = "\n".join(
@@ -100,17 +101,18 @@ def mount_options(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2024-9675",
-    "caches with ids and targets that are paths: `..`, absolute ones, 4,000 characters, of another build's; a cache that "
+    "caches with ids and targets that are paths: `..`, absolute ones, 4,000 characters, of another build's; a "
+    "cache that "
     "is filled from a link",
     "an id is hashed to a name and never joined to a path",
 )
 def cache_ids_as_paths(scene: Scene) -> None:
     relative = "../../../../../../../../../.." + str(scene.host)
-    ids = [relative, str(scene.host), "..", "a/../../..", "x" * 4000, "%2e%2e%2f", "~", ".", "$(touch x)"]
+    ids = [relative, str(scene.host), "..", "a/../../..", "x" * 4000, "%2e%2e%2f", "~", ".", "$HOME"]
     lines = [f"RUN --mount=type=cache,id={each},target=/c rm -rf /c/*; touch /c/mine" for each in ids]
     lines.append("RUN --mount=type=cache,id=fill,from=evil,source=/h,target=/c cat /c/canary || true")
     words = scene.image(tar_of(Member("h", tarfile.SYMTYPE, link=str(scene.host))))
-    done = scene.build("\n".join(["FROM base", *lines]), *words)
+    done = scene.ok(scene.build("\n".join(["FROM base", *lines]), *words))
     assert "alive" not in printed(done)
     names = [path.name for path in (scene.root / "cache-mounts").iterdir()]
     assert names
@@ -120,7 +122,8 @@ def cache_ids_as_paths(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2024-45310, CVE-2024-0132",
-    "mount targets that are links to the host, to /proc, to the root, dangling, or climb with `..`; as directory and file",
+    "mount targets that are links to the host, to /proc, to the root, dangling, or climb with `..`; as "
+    "directory and file",
     "the end of the link inside the root, or an error; nothing appears on the host",
 )
 def targets_as_links(scene: Scene) -> None:

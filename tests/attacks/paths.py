@@ -13,7 +13,8 @@ AREA = "Links in the place of directories"
 @attack(
     AREA,
     "CVE-2019-19921, CVE-2023-27561, CVE-2023-28642, CVE-2026-41579",
-    "an image in which /proc, /dev, /sys, /dev/pts or /dev/shm is a link to a directory of the host, or to another place "
+    "an image in which /proc, /dev, /sys, /dev/pts or /dev/shm is a link to a directory of the host, or to "
+    "another place "
     "of the image",
     "refused, or covered by a new file system; nothing is made or removed in the host's directory",
 )
@@ -31,7 +32,8 @@ def system_directories_as_links(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2025-31133, CVE-2025-52565, CVE-2025-52881",
-    "an image in which /dev/null, /dev/console, /dev/ptmx and /dev/pts/0 are links to host files, devices of its own, or "
+    "an image in which /dev/null, /dev/console, /dev/ptmx and /dev/pts/0 are links to host files, devices of "
+    "its own, or "
     "directories",
     "/dev is the sandbox's own: what is masked is masked by a real null device, and a terminal is the sandbox's",
 )

@@ -120,7 +120,8 @@ def kill_everybody(scene: Scene) -> None:
 @attack(
     AREA,
     "generic",
-    "write kernel settings and triggers: core_pattern, modprobe, sysrq-trigger, uevent_helper, release_agent, cgroup.procs, "
+    "write kernel settings and triggers: core_pattern, modprobe, sysrq-trigger, uevent_helper, release_agent, "
+    "cgroup.procs, "
     "oom_score_adj of others; remount them writable",
     "all are read-only or not there; the machine's are as before",
 )
@@ -277,7 +278,8 @@ def look_around(scene: Scene) -> None:
 @attack(
     AREA,
     "CVE-2026-53488, CVE-2014-6271",
-    "an image whose ENV names programs and libraries (LD_PRELOAD, GIT_SSH_COMMAND, PATH) and whose labels name handlers",
+    "an image whose ENV names programs and libraries (LD_PRELOAD, GIT_SSH_COMMAND, PATH) and whose labels name "
+    "handlers",
     "none of it reaches a program outside of the sandbox: git fetches as ever",
 )
 def environment_of_the_image(scene: Scene) -> None:

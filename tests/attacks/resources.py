@@ -150,7 +150,8 @@ def held_terminal(scene: Scene) -> None:
 @attack(
     AREA,
     "generic",
-    "sparse files of 8 TiB, 10,000 links to a file, names of 255 bytes in 500 levels, times before 1970 and after 2400, "
+    "sparse files of 8 TiB, 10,000 links to a file, names of 255 bytes in 500 levels, times before 1970 and "
+    "after 2400, "
     "in what a step leaves",
     "a layer or an error, in time and without their size on the disk",
 )

@@ -88,6 +88,6 @@ def agents_that_are_files(scene: Scene) -> None:
     with socket.socket(socket.AF_UNIX) as agent:
         agent.bind(str(path))
         scene.give(path)
-        dockerfile = 'FROM base\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK\nRUN ! ls /run/buildkit; ! test -e "$SSH_AUTH_SOCK"\n'
+        dockerfile = "FROM base\nRUN --mount=type=ssh test -S $SSH_AUTH_SOCK\nRUN ! ls /run/buildkit\n"
         scene.ok(scene.build(dockerfile, f"--ssh=default={path}", "-o", "type=local,dest=out"))
     assert not os.path.exists(scene.cwd / "out/run/buildkit/ssh_agent.0")

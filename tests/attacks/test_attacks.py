@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -21,7 +22,12 @@ CASES = [(attack, who) for attack in catalogue() for who in attack.who]
 def test_the_attack_fails(attack: Attack, scene: Scene) -> None:
     begun = time.monotonic()
     attack.run(scene)
-    assert time.monotonic() - begun < SECONDS
+    assert time.monotonic() - begun < SECONDS * busy()
+
+
+def busy() -> float:
+    """How many times slower than alone something is, when others have the processors as well."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def test_attacks_are_told_apart() -> None:

@@ -56,3 +56,11 @@ def test_json() -> None:
     assert events[0] == {"event": "started", "time": 5.0, "vertex": 1, "name": "name", "internal": False}
     assert events[1]["text"] == "\N{REPLACEMENT CHARACTER}\n"
     assert events[2] == {"event": "done", "time": 5.0, "vertex": 1, "seconds": 0.5, "cached": True}
+
+
+def test_a_line_without_end_is_cut() -> None:
+    lines = LineSplitter()
+    chunk = b"x" * (64 << 10)
+    shown = [line for _ in range(2000) for line in lines.feed(chunk)] + lines.flush()
+    assert sum(map(len, shown)) == 2000 * len(chunk)
+    assert max(map(len, shown)) <= 192 << 10
