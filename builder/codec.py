@@ -12,7 +12,7 @@ from typing import Any
 from builder import plan
 from builder.errors import Location
 
-VERSION = 6
+VERSION = 7
 
 _TYPES: dict[str, Any] = {
     cls.__name__: cls

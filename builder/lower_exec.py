@@ -27,7 +27,6 @@ def lower_run(run: RunInstruction, step: Step) -> None:
     state, image, options = step.state, step.image, step.scope.options
     inputs = [state.vertex]
     mounts: list[MountOp] = []
-    _check_devices(run)
     flags = [parse_mount(value, step.word) for value in run.mounts]
     cmdline, summary = tuple(run.cmdline or ()), ""
     if run.files:
@@ -50,17 +49,22 @@ def lower_run(run: RunInstruction, step: Step) -> None:
         ulimits=options.ulimits,
         proxy_env=proxy_env(options.build_args),
         platform=normalize(state.platform).short if state.platform else "",
+        devices=_devices(run, options.devices),
+        security_opt=options.security_opt,
     )
     name = step.name(step.scope.shown(run.original + summary, {**state.env, **secrets} if secrets else state.env))
     state.vertex = step.add(op, tuple(inputs), name)
     image.commit("RUN " + _history_text(argv, state) + " # buildkit", layer=True)
 
 
-def _check_devices(run: RunInstruction) -> None:
-    """A device that a step cannot do without is an error: none is handed in. One that it can is left out."""
+def _devices(run: RunInstruction, given: Sequence[str]) -> tuple[tuple[str, bool], ...]:
+    """The command line's devices and those of the instruction, which can only name what a CDI spec describes."""
     for device in run.devices:
-        if device.required:
-            raise BuildError(f"required device {device.name} is not available", hint="no CDI devices are handed to RUN")
+        if device.name.startswith("/"):
+            raise BuildError(
+                f'device "{device.name}" is not VENDOR/CLASS=NAME', hint="a path is for --device on the command line"
+            )
+    return (*((name, True) for name in given), *((device.name, device.required) for device in run.devices))
 
 
 def _heredoc_command(

@@ -52,5 +52,9 @@ class BuildOptions(NamedTuple):
     multi_platform: bool = False
     """Whether the result is an index over platforms, be there one or several."""
     hostname: str = ""
+    devices: tuple[str, ...] = ()
+    """Devices that every RUN gets, by CDI name or path."""
+    security_opt: tuple[str, ...] = ()
+    """What distinguishes --security-opt from its default, a profile by its digest."""
     cache_namespace: str = ""
     """What the ids of cache mounts begin with."""

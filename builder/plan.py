@@ -90,6 +90,10 @@ class ExecOp(NamedTuple):
     """Proxy variables: the process sees them, the cache key does not."""
     platform: str = ""
     """What the stage is for, `os/architecture[/variant]`: the same command on an equal root can do another thing."""
+    devices: tuple[tuple[str, bool], ...] = ()
+    """Names of devices, and whether the process fails without each."""
+    security_opt: tuple[str, ...] = ()
+    """What --security-opt says, with a profile by its digest; in the key alone, the sandbox has the profile itself."""
 
 
 class MkdirAction(NamedTuple):

@@ -16,6 +16,8 @@ from builder.inputs import Inputs
 from builder.options import NO_DNS, Dns, SecretSource
 from builder.progress import Reporter
 from builder.sandbox.snapshotter import OVERLAY, Snapshotter
+from builder.security_options import DEFAULT as DEFAULT_SECURITY
+from builder.security_options import SecurityOptions
 from cache.snapshots import Snapshot
 from cache.store import Store
 
@@ -107,6 +109,8 @@ class Sandbox:
         self.debug_shell = debug_shell
         """When a step fails: `on-error` opens a shell in it, `hint` says that there is such a thing, or `off`."""
         self.dns = dns
+        self.security: SecurityOptions = DEFAULT_SECURITY
+        """What --security-opt gave."""
         self._is_own_network_required = is_own_network_required
         self._network: NetworkChoice | None = None
         self.usage: dict[int, Usage] = {}
@@ -145,6 +149,7 @@ class Sandbox:
             if self._launcher is None:
                 launcher = Launcher() if self._remap is None else self._remap()
                 launcher.start()
+                launcher.granted = self.allowed
                 if self._remap is None:
                     launcher.snapshotter = self.snapshotter  # chosen while the launcher starts
                 self._launcher = launcher

@@ -9,20 +9,17 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 _READ_ONLY, _KNOWN_OPTIONS = "ro", {"ro", "rw", "bind", "rbind", "nosuid", "nodev", "noexec", "private", "rprivate"}
-_TYPES = {"", "b", "c", "u", "p"}
+_TYPES = {"", "b", "c", "u"}
 
 
 class DeviceNode(NamedTuple):
     """A node in /dev: `host_path` is what it is on the machine; `permissions` of r, w and m.
 
-    Numbers, mode and owners are those of the machine's node unless the spec has others.
+    Numbers are those of the machine's node, mode and owners as well unless the spec has others.
     """
 
     path: str
     host_path: str
-    type: str = ""
-    major: int | None = None
-    minor: int | None = None
     mode: int | None = None
     uid: int | None = None
     gid: int | None = None
@@ -83,11 +80,12 @@ def _node(fields: Any) -> DeviceNode:
     permissions = fields.get("permissions") or "rwm"
     if not set(permissions) <= set("rwm"):
         raise ValueError(f'permissions "{permissions}" of {path}, expected some of rwm')
-    kind = fields.get("type") or ""
-    if kind not in _TYPES:
-        raise ValueError(f'type "{kind}" of {path}, expected b, c, u or p')
-    numbers = [_optional(fields, name) for name in ("major", "minor", "fileMode", "uid", "gid")]
-    return DeviceNode(path, _absolute(fields.get("hostPath") or path), kind, *numbers, permissions)
+    if (fields.get("type") or "") not in _TYPES:
+        raise ValueError(f'type "{fields["type"]}" of {path}, expected b, c or u')
+    for name in ("major", "minor"):
+        _optional(fields, name)
+    mode, uid, gid = (_optional(fields, name) for name in ("fileMode", "uid", "gid"))
+    return DeviceNode(path, _absolute(fields.get("hostPath") or path), mode, uid, gid, permissions)
 
 
 def _mount(fields: Any) -> HostMount:

@@ -15,6 +15,7 @@ from builder.frontend_options import BUILD_ARG, LABEL, read_options
 from builder.frontend_values import read_platforms
 from builder.image.platform import host_platform, platform_value
 from builder.options import BuildOptions, Dns, SecretSource
+from builder.security_options import parse_security_options
 
 CALLS = ("build", "check", "outline", "targets")
 CALL_FORMATS = ("text", "json")
@@ -70,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "another content is an error unless warn is given, other times of files are only reported"
     )
     add("--cache-check", type=cache_check, default=None, metavar="PERCENT%[,warn]", help=check)
-    allow = "grant security.insecure, network.host or buildx.local.delete"
+    allow = "grant security.insecure, network.host, device[=NAME] or buildx.local.delete"
     add("--allow", action="append", default=[], metavar="ENTITLEMENT", help=allow)
     caches = "take results from a cache elsewhere: type=registry|local|s3,…[,trust=read-only|verify][,mounts=true]"
     add("--cache-from", action="append", default=[], metavar="SPEC", help=caches)
@@ -189,6 +190,16 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--add-host", action="append", default=[], metavar="HOST:IP", help="add a line to /etc/hosts of RUN")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm of RUN")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit of RUN")
+    add("--hostname", default="", metavar="NAME", help="the name of the machine in RUN (default: buildkitsandbox)")
+    add_security_arguments(parser, "RUN", " (with --allow device)")
+
+
+def add_security_arguments(parser: argparse.ArgumentParser, whose: str, condition: str = "") -> None:
+    """--security-opt and --device; also for `run`."""
+    note = f"seccomp=FILE (Docker's form), seccomp=unconfined, or no-new-privileges, for {whose}"
+    parser.add_argument("--security-opt", action="append", default=[], metavar="OPTION", help=note)
+    note = f"give {whose} a device: a CDI name, or a path of the machine{condition}"
+    parser.add_argument("--device", action="append", default=[], metavar="NAME|PATH[:PATH[:rwm]]", help=note)
 
 
 def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
@@ -217,7 +228,9 @@ def plan_options(args: argparse.Namespace, env: Environment) -> BuildOptions:
         targets=tuple(args.target) if len(args.target) > 1 else (),
         platforms=tuple(platforms) if len(platforms) > 1 else (),
         multi_platform=given.multi_platform,
-        hostname=given.hostname,
+        hostname=args.hostname or given.hostname,
+        devices=tuple(args.device),
+        security_opt=parse_security_options(args.security_opt, env.cwd).words(),
         cache_namespace=given.cache_namespace,
     )
 

@@ -9,26 +9,27 @@ import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from builder.entitlements import DEVICE, HOST_NETWORK, INSECURE
 from builder.errors import UsageError
 
 if TYPE_CHECKING:
     from builder.export.spec import OutputSpec
 
-INSECURE, HOST_NETWORK, DELETE = "security.insecure", "network.host", "buildx.local.delete"
-_KNOWN = (INSECURE, HOST_NETWORK, "device", DELETE)
+DELETE = "buildx.local.delete"
+_KNOWN = (INSECURE, HOST_NETWORK, DEVICE, DELETE)
 
 
 def parse_entitlements(values: Iterable[str], network: str) -> frozenset[str]:
     """What is granted; --network=host grants that network. Raises UsageError for what is not known.
 
-    `device[=NAME]` is known, but there are no devices to hand to a step, which is said where one is required.
+    `device` grants every device, `device=NAME` one, or those of a kind: `vendor.com/gpu`.
     """
     granted = {HOST_NETWORK} if network == "host" else set()
     for value in filter(None, values):
         name, equals, _ = value.partition("=")
         if name not in _KNOWN or (equals and name != "device"):
             raise UsageError(f'--allow "{value}" is not known', hint=f"known are {', '.join(_KNOWN)}")
-        granted.add(name)
+        granted.add(value if name == DEVICE and equals else name)
     return frozenset(granted)
 
 

@@ -7,10 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 from builder.commands import Environment
-from builder.commands.build_options import add_dns_arguments, dns_options, snapshotter_argument
+from builder.commands.build_options import add_dns_arguments, add_security_arguments, dns_options, snapshotter_argument
+from builder.entitlements import EVERYTHING
 from builder.errors import BuildError, SandboxError, UsageError
 from builder.runner import options as words
 from builder.runner.options import RunOptions
+from builder.security_options import parse_security_options
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-t", "--tty", action="store_true", help="give the program a terminal")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit; -1 for none")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm (default: 64m)")
+    add_security_arguments(parser, "the program")
     snapshotter_argument(parser)
     # One positional for the image and all the rest: argparse would drop a `--` between two of them.
     add("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -70,7 +73,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     from builder.sandbox.wire import CommandError
 
     try:
-        with Launcher() as launcher:
+        # What is granted is what the command line says: an image asks for nothing.
+        with Launcher(granted=EVERYTHING) as launcher:
             take_privileges(env.stderr.write)
             launcher.start()  # It gets ready in its own process while this one looks for the image.
             if options.network == "bridge":
@@ -135,6 +139,8 @@ def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...
         workdir=args.workdir,
         user=args.user,
         hostname=args.hostname,
+        devices=tuple(args.device),
+        security=parse_security_options(args.security_opt, env.cwd),
         network=args.network,
         is_read_only=args.read_only,
         is_interactive=args.interactive,

@@ -26,6 +26,7 @@ from builder.plan import Plan
 from builder.pulling import RemoteImages
 from builder.redact import redact
 from builder.resolver import StoreResolver
+from builder.security_options import parse_security_options
 from builder.worker import Sandbox, Secrets, Worker
 from cache.errors import CacheError
 
@@ -79,7 +80,7 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
     allowed = parse_entitlements(args.allow, args.network)
-    return Sandbox(
+    sandbox = Sandbox(
         allowed,
         limits,
         build_limits=build_limits,
@@ -88,6 +89,8 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
         is_own_network_required=args.network == build_options.BRIDGE,
         dns=build_options.dns_options(args),
     )
+    sandbox.security = parse_security_options(args.security_opt, env.cwd)
+    return sandbox
 
 
 def _say(args: argparse.Namespace, env: Environment, text: str) -> None:

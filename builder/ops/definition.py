@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 Inputs: TypeAlias = "Sequence[VertexState | None]"
 _UNKEYED = ("proxy_env", "ulimits", "shm_size")
 """Fields of an ExecOp that do not decide its result: proxies and resource limits."""
+_KEYED_IF_GIVEN = ("devices", "security_opt")
+"""Fields that keys of older versions do not have: what says nothing is left out."""
 
 
 @contextmanager
@@ -55,6 +57,7 @@ def _operation(op: Op) -> dict[str, Any]:
     """The operation itself, without its inputs, as plain values."""
     if isinstance(op, ExecOp):
         fields = {name: value for name, value in op._asdict().items() if name not in _UNKEYED}
+        fields = {name: value for name, value in fields.items() if value or name not in _KEYED_IF_GIVEN}
         fields["mounts"] = [mount._asdict() for mount in op.mounts]
         return {"op": "exec", **fields}
     if isinstance(op, FileOp):

@@ -11,12 +11,14 @@ import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 
+from builder.devices import Given, Wanted, find_devices
 from builder.errors import BuildError, SandboxError
 from builder.ops.cache_mount import take_cache_mounts
 from builder.plan import SCRATCH, ExecOp, MountOp
 from builder.sandbox.diagnosis import explain_output
 from builder.sandbox.launcher import Streams
 from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Limits, Mount, ProcessSpec, RootMount
+from builder.sandbox.validate import check
 from builder.sandbox.wire import CommandError
 from builder.worker import Sandbox, Worker
 from cache.snapshots import ActiveSnapshot, Snapshot
@@ -30,13 +32,14 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
 
     Raises BuildError with the exit code and the last output otherwise, SandboxError when there was no process.
     """
-    _check_allowed(op, worker.sandbox.allowed)
+    given = find_devices(Wanted(*device) for device in op.devices) if op.devices else Given()
+    check(given.added(worker.sandbox.security.applied(_spec(op, (), ()))), worker.sandbox.allowed)
     snapshots = worker.store.snapshots
     active = snapshots.prepare(inputs[0])
     try:
         with ExitStack() as stack:
             mounts, extra_env = _mounts(op, inputs, worker, stack, index)
-            spec = _granted(_spec(op, mounts, extra_env), worker)
+            spec = given.added(_granted(_spec(op, mounts, extra_env), worker))
             # A layer may be lost until it is hashed after the next boot, so that no unmount has to wait for the disk.
             root = RootMount(snapshots.lower_dirs(inputs[0]), active.upper_dir, active.work_dir, volatile=True)
             output = Output(worker, index)
@@ -54,12 +57,6 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
     except BaseException:
         snapshots.discard(active)
         raise
-
-
-def _check_allowed(op: ExecOp, granted: frozenset[str]) -> None:
-    for is_wanted, name in ((op.security == "insecure", "security.insecure"), (op.network == "host", "network.host")):
-        if is_wanted and name not in granted:
-            raise BuildError(f"{name} is not allowed", hint=f"grant it with --allow {name}")
 
 
 def _look_inside(error: BuildError, spec: ProcessSpec, root: RootMount, worker: Worker, active: ActiveSnapshot) -> None:
@@ -175,9 +172,10 @@ def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> 
 
 
 def _granted(spec: ProcessSpec, worker: Worker) -> ProcessSpec:
-    """The spec with what the build, not the Dockerfile, says: limits, name servers, which network there can be."""
+    """The spec with what the build, not the Dockerfile, says: limits, filters, name servers, which network there can
+    be."""
     sandbox = worker.sandbox
-    return spec._replace(
+    return sandbox.security.applied(spec)._replace(
         network=sandbox.network(spec.network, worker.reporter.message),
         dns=sandbox.dns.servers,
         dns_search=sandbox.dns.search,

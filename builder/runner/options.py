@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, NoReturn
 
 from builder.errors import UsageError
 from builder.options import NO_DNS, Dns
+from builder.security_options import DEFAULT as DEFAULT_SECURITY
+from builder.security_options import SecurityOptions
 
 NETWORKS = ("default", "none", "host", "bridge")
 _IGNORED_VOLUME_OPTIONS = {"rw", "z", "Z", "cached", "delegated", "consistent", "rprivate", "private", "nocopy"}
@@ -40,6 +42,9 @@ class RunOptions(NamedTuple):
     rlimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 0
     dns: Dns = NO_DNS
+    devices: tuple[str, ...] = ()
+    """CDI names and paths of the machine."""
+    security: SecurityOptions = DEFAULT_SECURITY
 
 
 class Volume(NamedTuple):

@@ -10,6 +10,7 @@ import posixpath
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from builder.devices import Given, Wanted, find_devices
 from builder.errors import BuildError, UsageError
 from builder.runner.options import RunOptions
 from builder.sandbox.spec import DEFAULT_SHM_SIZE, Mount, ProcessSpec
@@ -25,7 +26,7 @@ def process_spec(
     Raises BuildError when there is no command.
     """
     name = options.hostname or hostname
-    return ProcessSpec(
+    spec = ProcessSpec(
         argv=command(config, options),
         env=environment(config, options, name),
         cwd=working_directory(config, options),
@@ -42,6 +43,8 @@ def process_spec(
         dns_options=options.dns.options,
         read_only_root=options.is_read_only,
     )
+    given = find_devices(Wanted(name) for name in options.devices) if options.devices else Given()
+    return given.added(options.security.applied(spec))
 
 
 def command(config: Mapping[str, Any], options: RunOptions) -> tuple[str, ...]:

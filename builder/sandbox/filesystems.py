@@ -7,6 +7,7 @@ under `python -I -S`.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import stat
 from typing import NamedTuple
@@ -40,6 +41,7 @@ MASKED_IN_PROC = (
     "/proc/scsi",
 )
 MASKED_IN_SYS = ("/sys/firmware", "/sys/devices/virtual/powercap")
+_CPU_DIR = "/sys/devices/system/cpu"
 READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 _CHARACTER_DEVICES = {
@@ -207,6 +209,15 @@ class MoveFromSkeleton(NamedTuple):
         mount_fd = syscalls.open_tree(syscalls.AT_FDCWD, f"{SKELETON_DIR}/{self.name}", 0)
         attach(state, mount_fd, self.target)
         os.close(mount_fd)
+
+
+@functools.cache
+def thermal_paths() -> tuple[str, ...]:
+    """What tells how busy each processor is, which says something of the work of others; not every machine has it."""
+    if not os.path.isdir(f"{_CPU_DIR}/cpu0/thermal_throttle"):
+        return ()
+    names = sorted(name for name in os.listdir(_CPU_DIR) if name.removeprefix("cpu").isdigit())
+    return tuple(f"{_CPU_DIR}/{name}/thermal_throttle" for name in names)
 
 
 class MaskPaths(NamedTuple):

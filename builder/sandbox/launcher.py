@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from builder.entitlements import HOST_NETWORK
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import syscalls
 from builder.sandbox.network import BRIDGE, OwnNetwork, etc_mounts
@@ -27,6 +28,7 @@ from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.stubs import remove_stubs
 from builder.sandbox.userns import take_privileges
+from builder.sandbox.validate import check
 from builder.sandbox.wire import (
     CONTROL_FD,
     KILL,
@@ -69,8 +71,16 @@ class StartedStep(NamedTuple):
 class Launcher:
     """Runs processes in sandboxes. Safe to use from several threads; closing it ends every process."""
 
-    def __init__(self, snapshotter: Snapshotter = OVERLAY, namespace: Remapped | None = None) -> None:
+    def __init__(
+        self,
+        snapshotter: Snapshotter = OVERLAY,
+        namespace: Remapped | None = None,
+        *,
+        granted: frozenset[str] = frozenset(),
+    ) -> None:
         self.snapshotter = snapshotter
+        self.granted = granted
+        """The entitlements that processes may need."""
         self._namespace = namespace
         self._lock = threading.RLock()  # a signal handler may kill() while its thread holds it
         self._control: socket.socket | None = None
@@ -145,8 +155,8 @@ class Launcher:
         """
         if spec.insecure and self._namespace is not None:
             raise BuildError("security.insecure means nothing to remapped users", hint="leave out --userns=auto")
-        if not spec.argv or any("\0" in text for text in (*spec.argv, *spec.env)):
-            raise BuildError("a command needs a program, and no zero bytes")
+        # Which network there can be was settled by whoever made the spec; the choice is no longer in it.
+        check(spec, self.granted | {HOST_NETWORK})
         self.start()
         network = self.network() if spec.network == BRIDGE else None
         stubs: list[Stub] = []
@@ -178,7 +188,7 @@ class Launcher:
                     _give_pipes(fds[1:4], self._namespace.base)
                 placed = _place(root, fds)
                 kind = RUN_INSECURE if spec.insecure else RUN
-                if spec.cgroup_parent or (spec.limits, spec.build_limits) != (Limits(), Limits()):
+                if spec.cgroup_parent or spec.devices or (spec.limits, spec.build_limits) != (Limits(), Limits()):
                     kind = RUN_LIMITED
                 self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, placed), tuple(fds)))
             try:

@@ -11,17 +11,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import device_rules
-from builder.sandbox.cgroup import OPEN, PREFIX, Hierarchy, read, sweep
+from builder.sandbox.cgroup import GUARDED, OPEN, PREFIX, Hierarchy, read, sweep
+from builder.sandbox.device_nodes import numbers_of
+from builder.sandbox.device_rules import DeviceRule
 from builder.sandbox.limits import apply, fill_cpuset, settings, write
 from builder.sandbox.spec import Limits, ProcessSpec
 
 _RESTRICTING = {"blkio", "cpu", "cpuset", "memory", "pids"}
 _NAMES_IN_V2 = {"blkio": "io"}
 """Controllers go by their names in v1 otherwise."""
+
+
+def class_of(spec: ProcessSpec) -> str:
+    """The class of a step's group: one of its own for each set of devices, which a rule above would keep shut."""
+    if spec.insecure or not spec.devices:
+        return OPEN if spec.insecure else GUARDED
+    return f"{GUARDED}{zlib.crc32(repr(spec.devices).encode('utf-8', 'replace')):08x}"
 
 
 class Limited(NamedTuple):
@@ -53,8 +63,13 @@ class LimitedGroups:
                 is_wanted = bool(spec.cgroup_parent) and (hierarchy.is_v2 or _RESTRICTING & {*hierarchy.controllers})
                 if not (controllers or guards or is_wanted):
                     continue
-                place = self._place(hierarchy, kind, spec, controllers)
-                guarded = guarded or (guards and self._guard(place, hierarchy))
+                try:
+                    place = self._place(hierarchy, kind, spec, controllers)
+                except SandboxError:
+                    if controllers or is_wanted:
+                        raise
+                    continue  # where no group can be made, mount options keep devices shut
+                guarded = guarded or (guards and self._guard(place, hierarchy, spec))
                 groups.append(_group(f"{place}/{step}", hierarchy))
                 _apply(spec.limits, hierarchy, controllers, groups[-1])
                 missing -= controllers
@@ -107,9 +122,10 @@ class LimitedGroups:
             fill_cpuset(group)
         return True
 
-    def _guard(self, place: str, hierarchy: Hierarchy) -> bool:
+    def _guard(self, place: str, hierarchy: Hierarchy, spec: ProcessSpec) -> bool:
         if place not in self._guarded:
-            self._guarded[place] = device_rules.guard(place, is_v2=hierarchy.is_v2)
+            rules = [DeviceRule(*numbers_of(device), device.permissions) for device in spec.devices if device.path]
+            self._guarded[place] = device_rules.guard(place, is_v2=hierarchy.is_v2, granted=rules)
         return self._guarded[place]
 
 

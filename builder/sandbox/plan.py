@@ -5,6 +5,7 @@ Runs under `python -I -S`.
 
 from __future__ import annotations
 
+import base64
 import posixpath
 import socket
 from typing import NamedTuple
@@ -15,6 +16,7 @@ from builder.sandbox import filesystems as fs
 from builder.sandbox import operations as ops
 from builder.sandbox import process as proc
 from builder.sandbox.cgroup import Hierarchy
+from builder.sandbox.device_nodes import AddDevices
 from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec, RootMount
 
 _READ_BY_PROGRAMS = {"cpu", "cpuacct", "cpuset", "memory", "pids"}
@@ -71,6 +73,7 @@ def plan(
         *_network(spec),
         ops.MountRoot(root, device_attributes(surroundings)),
         *_system_mounts(spec, surroundings),
+        *_devices(spec, surroundings),
         *_step_mounts(spec),
         *_restrictions(spec, root),
         ops.Pivot(),
@@ -115,6 +118,11 @@ def _system_mounts(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Op
     return planned
 
 
+def _devices(spec: ProcessSpec, surroundings: Surroundings) -> list[ops.Operation]:
+    nodes = tuple(device for device in spec.devices if device.path)
+    return [AddDevices(nodes, is_bound=surroundings.binds_devices)] if nodes else []
+
+
 def _cgroup_mounts(hierarchies: tuple[Hierarchy, ...]) -> tuple[tuple[str, str, fs.Options], ...]:
     """What programs read their limits from; each further v1 hierarchy would cost every step a mount."""
     mounted: list[tuple[str, str, fs.Options]] = []
@@ -140,7 +148,7 @@ def _parts(mount: Mount) -> list[str]:
 def _restrictions(spec: ProcessSpec, root: RootMount) -> list[ops.Operation]:
     planned: list[ops.Operation] = []
     if not spec.insecure:
-        planned.append(fs.MaskPaths(fs.MASKED_IN_SYS))
+        planned.append(fs.MaskPaths((*fs.MASKED_IN_SYS, *fs.thermal_paths())))
     if spec.terminal:
         planned.append(proc.OpenTerminal())
     if root.read_only or spec.read_only_root:
@@ -153,12 +161,14 @@ def _process(spec: ProcessSpec, surroundings: Surroundings, control: socket.sock
     mask = capabilities.mask_of(names) & surroundings.permitted
     planned: list[ops.Operation] = [
         ops.SetHostname(spec.hostname or DEFAULT_HOSTNAME),
-        proc.LookUpUser(spec.user, spec.env, spec.add_home),
+        proc.LookUpUser(spec.user, spec.env, spec.add_home, spec.groups),
         proc.EnterDirectory(spec.cwd or "/"),
         proc.ConnectStreams(),
         proc.SetLimits(spec.rlimits, spec.umask),
     ]
-    if spec.seccomp and not spec.insecure:
+    if spec.seccomp_filter:
+        planned.append(proc.InstallSeccomp(base64.b64decode(spec.seccomp_filter)))
+    elif spec.seccomp and not spec.insecure:
         planned.append(proc.InstallSeccomp(seccomp.compile_default(frozenset(names))))
     return [
         *planned,

@@ -72,6 +72,7 @@ class LookUpUser(NamedTuple):
     user: str
     env: tuple[str, ...]
     add_home: bool
+    groups: tuple[int, ...] = ()
 
     def describe(self) -> str:
         return "look up the user"
@@ -79,7 +80,8 @@ class LookUpUser(NamedTuple):
     def perform(self, state: SandboxState) -> None:
         source = passwd.read_file(state.root_fd, "/etc/passwd")
         group = passwd.read_file(state.root_fd, "/etc/group") if self.user else None
-        state.user = passwd.resolve_user(self.user, source, group)
+        user = passwd.resolve_user(self.user, source, group)
+        state.user = user._replace(groups=(*user.groups, *self.groups))
         _check_ids(state.user)
         pairs = (entry.partition("=") for entry in self.env)
         state.env = {name: value for name, separator, value in pairs if separator and name}

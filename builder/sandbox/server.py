@@ -23,7 +23,7 @@ from builder.errors import BuildError, SandboxError
 from builder.sandbox import capabilities, idmap, seccomp, syscalls
 from builder.sandbox.cgroup import GUARDED, OPEN, StepGroups, find_hierarchies
 from builder.sandbox.init import run_step
-from builder.sandbox.limited import Limited, LimitedGroups
+from builder.sandbox.limited import Limited, LimitedGroups, class_of
 from builder.sandbox.limits import killed_for_memory
 from builder.sandbox.net.keeper import keep
 from builder.sandbox.net.pool import NetworkPool, PooledNamespace
@@ -276,7 +276,7 @@ class Server:
     def _fork_limited(self, message: Message) -> Waiting:
         """A child in groups that hold it to the limits of the request."""
         spec, _ = decode(message.body)
-        kind = OPEN if spec.insecure else GUARDED
+        kind = class_of(spec)
         return self._fork(kind, self._limited.create(next(self._numbers), kind, spec))
 
     def _fork(self, kind: str, limited: Limited | None = None) -> Waiting:

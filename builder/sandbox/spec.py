@@ -75,6 +75,21 @@ class Limits(NamedTuple):
     """Device as `major:minor`, one of `rbps`, `wbps`, `riops`, `wiops`, and what it may be in a second."""
 
 
+class Device(NamedTuple):
+    """A device of the machine in the sandbox's /dev: `source` at `path`, opened as `permissions` (some of `rwm`) say.
+
+    `entitlement` is what it was asked for by. Without a `path` there is no node, only the entitlement to ask about.
+    """
+
+    path: str
+    source: str
+    permissions: str = "rwm"
+    entitlement: str = ""
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+
+
 class ProcessSpec(NamedTuple):
     """A process and what it may do.
 
@@ -110,6 +125,11 @@ class ProcessSpec(NamedTuple):
     """For this step and all others of its launcher together: the same for each."""
     cgroup_parent: str = ""
     """A control group, from the root of each hierarchy; "" is the group that this process is in."""
+    seccomp_filter: str = ""
+    """A filter in the place of the default one: base64 of an array of `struct sock_filter`."""
+    devices: tuple[Device, ...] = ()
+    groups: tuple[int, ...] = ()
+    """Supplementary groups besides the user's own."""
 
 
 class ExitStatus(NamedTuple):

@@ -1,21 +1,15 @@
 """The one gate in front of every process: is this spec well formed, and was everything in it granted?
 
 Whoever asks, RUN, the debug shell or `run`, goes through `check`; a spec that wants more than its caller was granted is
-refused here, whatever let it through before (CVE-2024-23653). Knows no command line. Runs under `python -I -S`.
+refused here, whatever let it through before (CVE-2024-23653). Knows no command line.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
+from builder.entitlements import DEVICE, HOST_NETWORK, INSECURE, allows
 from builder.errors import BuildError
 from builder.sandbox.capabilities import DEFAULT, mask_of
 from builder.sandbox.spec import ProcessSpec
-
-INSECURE, HOST_NETWORK, DEVICE = "security.insecure", "network.host", "device"
-"""Entitlements; `device=NAME` is one device."""
-EVERYTHING = frozenset((INSECURE, HOST_NETWORK, DEVICE))
-"""What a caller may grant that takes nothing from a Dockerfile or an image."""
 
 _MAX_HOSTNAME = 64
 
@@ -26,11 +20,6 @@ def check(spec: ProcessSpec, granted: frozenset[str]) -> None:
     for wanted, why in _wanted(spec):
         if not allows(granted, wanted):
             raise BuildError(f"{why} is not allowed", hint=f"grant it with --allow {wanted}")
-
-
-def allows(granted: Iterable[str], wanted: str) -> bool:
-    """Whether entitlements include one; a plain `device` is every device."""
-    return wanted in granted or (wanted.startswith(f"{DEVICE}=") and DEVICE in granted)
 
 
 def _wanted(spec: ProcessSpec) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from builder.errors import BuildError, SandboxError
-from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
+from builder.sandbox.spec import Device, ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.usage import Usage
 
 CONTROL_FD, NAMESPACE_FD = 3, 4
@@ -94,6 +94,7 @@ def decode(message: bytes) -> tuple[ProcessSpec, RootMount]:
     spec_fields, root_fields = json.loads(message)
     spec = ProcessSpec(*spec_fields)
     mounts = tuple(Mount(*fields) for fields in spec.mounts)
+    spec = spec._replace(devices=tuple(Device(*fields) for fields in spec.devices))
     limits, build_limits = _limits(spec.limits), _limits(spec.build_limits)
     return spec._replace(mounts=mounts, limits=limits, build_limits=build_limits), RootMount(*root_fields)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gzip
-import io
+import hashlib
 import tarfile
 import time
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterator
+from typing import Any
 
 import zstandard
 
@@ -175,27 +177,33 @@ def layers_that_are_none(scene: Scene) -> None:
         scene.refused(scene.build("FROM evil\nRUN true\n", *scene.layout(image_of(good, blob, media_type))))
 
 
-def image_of(tar: bytes, blob: bytes, media_type: str) -> Image:
+def image_of(tar: bytes, blob: bytes, media_type: str, **changes: Any) -> Image:
     """An image of one layer whose blob may be anything."""
     layer = {"mediaType": media_type, "digest": digest_of(blob), "size": len(blob)}
-    image = make_image(tar, compress=False, manifest_layers=[layer])
+    image = make_image(tar, compress=False, manifest_layers=[layer], **changes)
     image.blobs[digest_of(blob)] = blob
     return image
 
 
-def zeros(size: int) -> bytes:
-    """A tar with a file of zeros, gzipped without ever being whole."""
+def zeros(size: int) -> Iterator[bytes]:
+    """A tar with a file of zeros, never whole in memory."""
     info = tarfile.TarInfo("zeros")
     info.size = size
-    return pack([info.tobuf(), *[bytes(1 << 20)] * (size >> 20), bytes(1024)])
+    yield info.tobuf()
+    for _ in range(size >> 20):
+        yield bytes(1 << 20)
+    yield bytes(1024)
 
 
-def pack(chunks: Iterable[bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as file:
-        for chunk in chunks:
-            file.write(chunk)
-    return buffer.getvalue()
+def bomb(size: int, algorithm: str) -> tuple[bytes, str]:
+    """`zeros` compressed by `gzip` or `zstd`, and the digest of what it unpacks to."""
+    digest = hashlib.sha256()
+    compressor = zlib.compressobj(1, wbits=31) if algorithm == "gzip" else zstandard.ZstdCompressor().compressobj()
+    packed = []
+    for chunk in zeros(size):
+        digest.update(chunk)
+        packed.append(compressor.compress(chunk))
+    return b"".join([*packed, compressor.flush()]), f"sha256:{digest.hexdigest()}"
 
 
 @attack(
@@ -243,21 +251,16 @@ def headers_that_lie(scene: Scene) -> None:
     root_only="makes a file system of 64 MB",
 )
 def bombs(scene: Scene) -> None:
-    size = 1 << 30
-    packed = zeros(size)
-    context = zstandard.ZstdCompressor().compressobj()
-    info = tarfile.TarInfo("zeros")
-    info.size = size
-    frames = [context.compress(info.tobuf()), *(context.compress(bytes(1 << 20)) for _ in range(size >> 20))]
-    zstd = b"".join([*frames, context.compress(bytes(1024)), context.flush()])
+    gzipped, unpacked = bomb(1 << 30, "gzip")
+    zstd, _ = bomb(1 << 30, "zstd")
+    rootfs = {"type": "layers", "diff_ids": [unpacked]}
     with scene.small_disk(64):
-        for blob, media_type in ((packed, f"{LAYER}+gzip"), (zstd, f"{LAYER}+zstd")):
-            image = image_of(b"", blob, media_type)
-            words = scene.layout(image)
+        for blob, media_type in ((gzipped, f"{LAYER}+gzip"), (zstd, f"{LAYER}+zstd")):
+            words = scene.layout(image_of(b"", blob, media_type, rootfs=rootfs))
             scene.refused(scene.build("FROM evil\nRUN true\n", *words), "no space left")
-        scene.file("bomb.tar.gz", packed)
+        scene.file("bomb.tar.gz", gzipped)
         scene.refused(scene.build("FROM base\nADD bomb.tar.gz /\n"), "no space left")
-        scene.file("bomb.tar.gz", gzip.compress(packed))
+        scene.file("bomb.tar.gz", gzip.compress(gzipped))
         scene.build("FROM base\nADD bomb.tar.gz /\n")
         scene.ok(scene.build("FROM base\nRUN echo fine\n"))
 

@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from builder.entitlements import EVERYTHING
 from builder.sandbox.launcher import Launcher, StartedStep, Streams
 from builder.sandbox.spec import Mount, ProcessSpec, RootMount
 from tests.shared import shared_dir
@@ -83,7 +84,7 @@ class Box:
     def __init__(self, directory: Path, lower_dir: str) -> None:
         self.directory = directory
         self.lower_dir = lower_dir
-        self.launcher = Launcher()
+        self.launcher = Launcher(granted=EVERYTHING)
         self._count = 0
 
     def lower(self, name: str = "extra") -> Path:
