@@ -191,7 +191,7 @@ def test_an_unknown_entitlement_is_refused(value: str) -> None:
 
 def test_entitlements() -> None:
     assert parse_entitlements(["device=x", "", "security.insecure"], "host") == {
-        "device",
+        "device=x",
         "security.insecure",
         "network.host",
     }

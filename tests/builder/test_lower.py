@@ -189,7 +189,8 @@ def test_no_cache_marks_vertices() -> None:
     assert marked(plan_of(text, no_cache_filter=("B",)).vertices) == [False, True]
 
 
-def test_a_device_that_is_required_is_an_error() -> None:
-    with pytest.raises(BuildError, match="required device vendor/class=x is not available"):
-        plan_of("FROM busybox\nRUN --device=vendor/class=x,required true\n")
-    assert len(only(ExecOp, "FROM busybox\nRUN --device=vendor/class=x true\n")) == 1
+def test_devices_are_named_and_can_be_required() -> None:
+    source = "FROM busybox\nRUN --device=vendor/class=x,required --device=vendor/class true\n"
+    assert only(ExecOp, source)[0].devices == (("vendor/class=x", True), ("vendor/class", False))
+    with pytest.raises(BuildError, match="is not VENDOR/CLASS=NAME"):
+        plan_of("FROM busybox\nRUN --device=/dev/fuse true\n")
