@@ -17,12 +17,12 @@ _ROOT_LIMITS = "an ordinary user has limits only where control groups are delega
 @attack(
     AREA,
     "fork bombs",
-    "fork without end under --resource pids=64",
+    "fork without end under --pids-limit 64",
     "forks fail; the step and every process of it end",
     root_only=_ROOT_LIMITS,
 )
 def fork_bomb(scene: Scene) -> None:
-    lines = scene.step("/probe bomb", "--resource", "pids=64")
+    lines = scene.step("/probe bomb", "--pids-limit", "64")
     assert 0 < int(lines[-1].split()[0]) < 64
 
 
