@@ -1,4 +1,4 @@
-"""The gate in front of every process: what has to be granted, what no process could be, and that there is no way around."""
+"""The gate in front of every process: what has to be granted, what no process could be; there is no way around it."""
 
 from __future__ import annotations
 
@@ -38,8 +38,14 @@ MAY_START = {
     "builder.sandbox.userns": "newuidmap, and who waits to start it",
 }
 """Who may start processes by system calls."""
-MAY_RUN_PROGRAMS = ("builder.git.", "builder.snapshotters.", "builder.sandbox.net.", "builder.registry.")
-"""Who may start programs of the machine: git, fuse-overlayfs, nft, pasta, credential helpers."""
+MAY_RUN_PROGRAMS = (
+    "builder.git.",
+    "builder.snapshotters.",
+    "builder.sandbox.net.",
+    "builder.registry.",
+    "builder.copying.",
+)
+"""Who may start programs of the machine: git, fuse-overlayfs, nft, pasta, credential helpers, skopeo."""
 
 
 @pytest.mark.parametrize(
@@ -122,4 +128,5 @@ def test_nobody_else_starts_processes() -> None:
 
 def test_requests_of_steps_are_made_in_one_place() -> None:
     users = [name_of(path) for path in MODULES if "Message(kind, step" in path.read_text()]
-    assert users == ["builder.sandbox.launcher"]
+    # The wire only reads what was written.
+    assert users == ["builder.sandbox.launcher", "builder.sandbox.wire"]
