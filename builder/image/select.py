@@ -20,7 +20,8 @@ MAX_INDEX_DEPTH = 4
 REF_NAME = "org.opencontainers.image.ref.name"
 IMAGE_NAME = "io.containerd.image.name"
 
-_KNOWN_TYPES = (MEDIA_MANIFEST, MEDIA_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_DOCKER_INDEX)
+_INDEX_TYPES = (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
+_KNOWN_TYPES = (MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST, *_INDEX_TYPES)
 
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 """Returns the verified bytes of a document, raises BuildError when it is absent or damaged."""
@@ -77,12 +78,20 @@ def select_manifest(entries: Sequence[Descriptor], read: ReadDocument, platform:
             return None
         raw = read(entry)
         document = parse_manifest(raw, f"manifest {entry.digest}")
+        _check_kind(entry, document)
         if isinstance(document, Manifest):
             return Selected(entry.digest, document, raw)
         entries = [manifest for manifest in document.manifests if is_image(manifest)]
         if not entries or (_choose(entries, platform) is None and any(entry.platform for entry in entries)):
             return None
     raise BuildError(f"index {entries[0].digest} is nested more than {MAX_INDEX_DEPTH} levels deep")
+
+
+def _check_kind(entry: Descriptor, document: Index | Manifest) -> None:
+    """BuildError when a descriptor calls an index a manifest, or the other way: others would read it so."""
+    if entry.media_type in _KNOWN_TYPES and (entry.media_type in _INDEX_TYPES) != isinstance(document, Index):
+        kind = "an index" if isinstance(document, Index) else "a manifest"
+        raise BuildError(f"manifest {entry.digest} is {kind}, its descriptor says {entry.media_type!r}")
 
 
 def _choose(entries: Sequence[Descriptor], platform: str) -> Descriptor | None:
