@@ -34,11 +34,14 @@ class DirectoryCache:
         fd = self.get(path)
         if fd is not None:
             return fd
-        done, fd = "", self.root_fd
-        for name in path.split("/"):
-            done = f"{done}/{name}" if done else name
-            kept = self.get(done)
-            fd = kept if kept is not None else self.keep(done, os.open(name, OPEN_DIRECTORY, dir_fd=fd))
+        above, missing = path, []
+        # From the nearest one that is open: from the top, a deep path would close what it is about to need.
+        while (fd := self.get(above)) is None:
+            above, _, name = above.rpartition("/")
+            missing.append(name)
+        for name in reversed(missing):
+            above = f"{above}/{name}" if above else name
+            fd = self.keep(above, os.open(name, OPEN_DIRECTORY, dir_fd=fd))
         return fd
 
     def clear(self) -> None:
