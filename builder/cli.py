@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": "remove what nothing needs from the store",
     "store": "check the store, and repair it",
     "cache": "carry the directories of RUN --mount=type=cache elsewhere",
+    "lock": "write down what the names in a Dockerfile mean today, for builds with --locked",
     "explain": "say what of a build is in the cache, and why the rest is not",
     "graph": "print the graph of operations of a Dockerfile",
     "check": "find mistakes in a Dockerfile",

@@ -46,6 +46,8 @@ class BuildContext:
         self.dockerfile = dockerfile
         """The Dockerfile's name as messages show it."""
         self.source = source
+        self.dockerfile_path = ""
+        """Where the Dockerfile is, "" if it is no file of this machine."""
         self.named_dirs: dict[str, str] = {}
         self._ignore_path = ""
         self._remotes: dict[str, Callable[[], Snapshot]] = {}
@@ -63,6 +65,7 @@ class BuildContext:
             return cls(root, *given)
         full = os.path.join(cwd, dockerfile) if dockerfile else _in_directory(root)
         context = cls(root, *read_dockerfile(full, dockerfile or "Dockerfile", near=root))
+        context.dockerfile_path = full
         context._ignore_path = full + ".dockerignore"
         return context
 

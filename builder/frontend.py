@@ -41,12 +41,12 @@ def load_plan(
     """
     if not context.source.strip():
         raise BuildError(f"the Dockerfile cannot be empty: {context.dockerfile} has no instructions")
-    key = memo_key(context, options, host)
+    key = memo_key(context, options, host, locked=resolver.pins is not None)
     plan = _recall(memo.get(key), resolver)
     if plan is not None:
         return with_proxies(plan, proxy_env(options.build_args))
     on_miss()
-    plan = _lower(context, options, resolver, host)._replace(made_ns=clock())
+    plan = make_plan(context, options, resolver, host)._replace(made_ns=clock())
     document = {"bases": resolver.resolutions, "plan": codec.encode(with_proxies(plan, ()))}
     with contextlib.suppress(StoreFullError):  # a plan that is not remembered costs time, not the build
         if not _has_secrets(plan, resolver.resolutions):
@@ -54,9 +54,9 @@ def load_plan(
     return plan
 
 
-def memo_key(context: BuildContext, options: BuildOptions, host: str) -> str:
+def memo_key(context: BuildContext, options: BuildOptions, host: str, *, locked: bool = False) -> str:
     """What lowering depends on: the source, its name in messages, the ignore file, the options it sees, and this
-    machine's platform."""
+    machine's platform. What a lock says of the names is compared when the plan is found, as what a store says is."""
     matcher = context.local("context").matcher
     seen: dict[str, Any] = {
         "codec": codec.VERSION,
@@ -65,6 +65,8 @@ def memo_key(context: BuildContext, options: BuildOptions, host: str) -> str:
         "ignored": None if matcher is None else [(each.is_exception, each.text) for each in matcher.patterns],
         "options": {name: value for name, value in options._asdict().items() if name not in ("context", "dockerfile")},
     }
+    if locked:
+        seen["locked"] = True  # so that builds with a lock and without do not forget each other's plans
     text = json.dumps(seen, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode("ascii"))
     digest.update(b"\0")
@@ -82,7 +84,8 @@ def _recall(stored: bytes | None, resolver: StoreResolver) -> Plan | None:
     return codec.decode(document["plan"])
 
 
-def _lower(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: str) -> Plan:
+def make_plan(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: str) -> Plan:
+    """The Plan of the build as the Dockerfile says, without the memo. Raises as `load_plan`."""
     from builder.variants import merge, variants
 
     own = platform_value(host)

@@ -65,16 +65,20 @@ class RemoteImages:
         return found
 
     def _resolve(self, name: str, complete: str, platform: str) -> StoredImage:
+        found = self.look(name, platform)
+        put_pin(self.store, complete, platform, Pin(found.top, found.image.manifest_digest))
+        return found.image
+
+    def look(self, name: str, platform: str) -> Resolved:
+        """What a name means at its registry now; builds do not come to know of it. Raises BuildError."""
         from builder.registry.resolve import resolve
 
         self._say(f"resolving {name} for {platform}")
-        pin = get_pin(self.store, complete, platform)
+        pin = get_pin(self.store, str(parse_name(name)), platform)
         try:
-            found = resolve(self.client, self.store, name, platform, known=pin.top if pin is not None else None)
+            return resolve(self.client, self.store, name, platform, known=pin.top if pin is not None else None)
         except CacheError as error:
             raise BuildError(f"{name}: {error}", hint=error.hint) from error
-        put_pin(self.store, complete, platform, Pin(found.top, found.image.manifest_digest))
-        return found.image
 
     def fetch(self, op: ImageSourceOp, on_transfer: OnTransfer) -> Snapshot:
         """The root of an image, whose layers are brought here if they are not. Raises BuildError, CacheError."""

@@ -22,6 +22,7 @@ from cache.store import Store
 from grammar.platforms import Platform
 
 if TYPE_CHECKING:
+    from builder.locked import Pins
     from builder.pulling import RemoteImages
 
 _LAYOUT = "oci-layout://"
@@ -56,6 +57,8 @@ class StoreResolver:
         self.cwd = cwd
         self.contexts = {normal_name(name): value for name, value in contexts.items()}
         self.resolutions: list[Resolution] = []
+        self.pins: Pins | None = None
+        """Who says what names of images mean, if it is neither the store nor the registries."""
         self._main = ""
         self._fetcher: Fetcher | None = None
 
@@ -141,6 +144,8 @@ class StoreResolver:
         if kind == "layout":
             directory, tag = split_layout(where.removeprefix(_LAYOUT), self.cwd)
             return import_layout(self.store, directory, tag, platform)
+        if self.pins is not None:
+            return self.pins.image(where, platform)
         if self._remote is not None and self._remote.pull:
             return self._remote.ask(where, platform)
         found = resolve_image(self.store, where, platform)

@@ -10,7 +10,7 @@ import argparse
 from builder.check_run import AssumedImages
 from builder.commands import Environment, build_options, session
 from builder.contexts.opening import Source, open_context
-from builder.errors import BuildError
+from builder.errors import BuildError, UsageError
 from builder.fetcher import Fetcher
 from builder.image.platform import host_platform, platform_value
 from builder.outline import Outline, outline, targets
@@ -22,6 +22,8 @@ from grammar.stages import parse
 
 def run_call(args: argparse.Namespace, env: Environment) -> int:
     """Answer the question of --call on stdout. Raises BuildError or DockerfileError as a build does."""
+    if args.locked is not None:
+        raise UsageError("--locked is for builds", hint="pybuild explain and pybuild graph take it, too")
     if args.call.name == "check":
         return _check(args, env)
     options = build_options.plan_options(args, env)

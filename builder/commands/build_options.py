@@ -39,7 +39,7 @@ class CacheCheck(NamedTuple):
     warns: bool = False
 
 
-BARE = {"--cache-check": "--cache-check=100%"}
+BARE = {"--cache-check": "--cache-check=100%", "--locked": "--locked="}
 """Options that take a value only behind an equals sign, with what they mean without one."""
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 
@@ -93,6 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     note = "whose ids RUN has as root: host (default) or auto, a range that nobody else has"
     add("--userns", default="host", choices=("host", "auto"), metavar="WHOSE", help=note)
     resources.add_arguments(parser)
+    locked_argument(parser)
     add_plan_arguments(parser)
 
 
@@ -125,6 +126,15 @@ def snapshotter_argument(parser: argparse.ArgumentParser) -> None:
     note = "how layers are merged: overlay, fuse, native (copies), or auto: the first that works (default)"
     choices = ("auto", "overlay", "fuse", "native")
     parser.add_argument("--snapshotter", default="auto", choices=choices, metavar="NAME", help=note)
+
+
+def locked_argument(parser: argparse.ArgumentParser) -> None:
+    """--locked; None where it is not given, "" for the lock file beside the Dockerfile."""
+    note = (
+        "use exactly what the lock file (default: the one beside the Dockerfile) says of images, URLs and git "
+        "references, and refuse what is not in it or has changed; see `pybuild lock`"
+    )
+    parser.add_argument("--locked", default=None, metavar="=FILE", help=note)
 
 
 def call_option(text: str) -> Call:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from builder.commands import Environment, build_options, session
-from builder.contexts.opening import Source, add_named, open_context
+from builder.contexts.opening import Source, add_named
 from builder.errors import BuildError
 from builder.fetcher import Fetcher
 from builder.frontend import load_plan
@@ -16,12 +16,15 @@ from builder.plan import SCRATCH, Plan
 from builder.pulling import RemoteImages
 from builder.resolver import StoreResolver
 
+BARE = build_options.BARE
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options that decide the plan, and the format."""
     add = parser.add_argument
     add("context", metavar="PATH", nargs="?", default=".", help="the context directory (default: here)")
     add("--format", default="text", choices=("text", "dot", "json"), help="how to print (default: text)")
+    build_options.locked_argument(parser)
     build_options.add_plan_arguments(parser)
 
 
@@ -31,10 +34,10 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     with env.open_store() as store:
         images = RemoteImages(store, env.environ, pull=args.pull)
         resolver = StoreResolver(store, options.named_contexts, cwd=env.cwd, remote=images)
-        fetcher = Fetcher(store, env.clock)
+        fetcher = Fetcher(store, env.clock, images=images)
         resolver.dates(args.context, fetcher)
         source = Source(fetcher, env.cwd, options.build_args)
-        context = open_context(args.context, args.file, source)
+        context = session.opened_context(args, env, source, resolver)
         add_named(context, resolver.file_contexts(), source)
         try:
             plan = load_plan(context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock)

@@ -43,7 +43,7 @@ def opened(
 
     Errors get the lines of the Dockerfile that they are about.
     """
-    secrets = _secrets(args, env)
+    secrets = secrets_of(args, env)
     say = partial(_say, args, env)
     with env.open_store() as store:
         images = RemoteImages(store, env.environ, pull=args.pull, say=say)
@@ -51,7 +51,7 @@ def opened(
         fetcher = Fetcher(store, env.clock, secrets, images)
         resolver.dates(args.context, fetcher)
         source = Source(fetcher, env.cwd, options.build_args, say)
-        context = open_context(args.context, args.file, source)
+        context = opened_context(args, env, source, resolver)
         add_named(context, resolver.file_contexts(), source)
         try:
             sandbox = _sandbox(args, env)
@@ -68,6 +68,15 @@ def opened(
             raise
         finally:
             images.close()
+
+
+def opened_context(args: argparse.Namespace, env: Environment, source: Source, resolver: StoreResolver) -> BuildContext:
+    """The context of the command line; with --locked what the lock says is in force from then on."""
+    if args.locked is None:
+        return open_context(args.context, args.file, source)
+    from builder.commands.locking import open_locked
+
+    return open_locked(args, env, source, resolver)
 
 
 def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
@@ -121,7 +130,8 @@ def _explain(error: BuildError | CacheError, context: BuildContext) -> None:
     error.hint = error.hint or explain(error)
 
 
-def _secrets(args: argparse.Namespace, env: Environment) -> Secrets:
+def secrets_of(args: argparse.Namespace, env: Environment) -> Secrets:
+    """What --secret and --ssh give."""
     sources = tuple(build_options.secret(text, env.cwd) for text in args.secret)
     agents = args.ssh
     if not agents and is_git_over_ssh(args.context) and env.environ.get("SSH_AUTH_SOCK"):

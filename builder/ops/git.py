@@ -6,13 +6,14 @@ result names it (`.git/config`). Knows no Dockerfile.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from builder.errors import BuildError
 from builder.git.access import SecretSource, access_to
 from builder.git.checkout import Wanted, check_out
 from builder.git.command import Git, Running
 from builder.git.refs import Revision, resolve
-from builder.git.repository import known_hosts, opened
+from builder.git.repository import Repository, known_hosts, opened
 from builder.plan import GitSourceOp
 
 if TYPE_CHECKING:
@@ -20,14 +21,31 @@ if TYPE_CHECKING:
     from cache.store import Store
 
 
+class Pinned(NamedTuple):
+    """What a reference means, whatever its server says today."""
+
+    revision: Revision
+    hint: str
+    """What to try when the server does not have it."""
+
+
 class GitSource:
     """The repository of one GitSourceOp, with what is needed to reach it."""
 
-    def __init__(self, op: GitSourceOp, store: Store, secrets: SecretSource | None, running: Running) -> None:
+    def __init__(
+        self,
+        op: GitSourceOp,
+        store: Store,
+        secrets: SecretSource | None,
+        running: Running,
+        *,
+        pinned: Pinned | None = None,
+    ) -> None:
         self._op = op
         self._store = store
         self._git = Git(access_to(op.remote, secrets, known_hosts=known_hosts(store)), running)
-        self._revision: Revision | None = None
+        self._revision = None if pinned is None else pinned.revision
+        self._pinned = pinned
 
     @property
     def revision(self) -> Revision:
@@ -49,13 +67,21 @@ class GitSource:
     def committed_seconds(self) -> int:
         """When the commit was made, in seconds since 1970. Raises BuildError."""
         with opened(self._store, self._git, self.revision) as repository:
-            return repository.committed_seconds(repository.fetch(self.revision))
+            return repository.committed_seconds(self._fetch(repository))
+
+    def _fetch(self, repository: Repository) -> str:
+        try:
+            return repository.fetch(self.revision)
+        except BuildError as error:
+            if self._pinned is not None:
+                error.hint = f"{error.hint}; or {self._pinned.hint}" if error.hint else self._pinned.hint
+            raise
 
     def materialise(self, active: ActiveSnapshot) -> None:
         """Check the commit out into an empty active snapshot. Raises BuildError."""
         op = self._op
         with opened(self._store, self._git, self.revision) as repository:
-            commit = repository.fetch(self.revision)
+            commit = self._fetch(repository)
             wanted = Wanted(
                 self.revision, commit, op.subdir, op.keep_git_dir, op.submodules, commit_mtime=op.mtime != "checkout"
             )
