@@ -1,8 +1,8 @@
 """What the names of images meant before: a numbered row for each meaning, written when a name moves.
 
-A name that has always meant the same has no rows. Its first move writes two, the former meaning as version 1 and the new
-one as version 2; after that one is added with each. Going back to a version adds none: `images.version` says which of
-them the name means (0: one that has no row yet). `parent` is the version that a version replaced. Only the latest few
+A name that has always meant the same has no rows. Its first move writes two, the former meaning as version 1 and the
+new one as version 2; after that one is added with each. Going back adds none: `images.version` says which of them the
+name means (0: one that has no row yet). `parent` is the version that a version replaced. Only the latest few
 are remembered. Knows no blob and no layer.
 """
 

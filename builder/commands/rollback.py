@@ -1,7 +1,7 @@
 """let a name mean what it meant before
 
-Without VERSION what the name meant before it last moved. Numbers are those of `pybuild images --versions NAME`; a higher
-one goes forward again. A version that was pruned is an error.
+Without a version what the name meant before it last moved. Numbers are those of `pybuild images --versions NAME`; a
+higher one goes forward again. A version that was pruned is an error.
 """
 
 from __future__ import annotations

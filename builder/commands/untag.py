@@ -24,17 +24,19 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     unknown = []
     with env.open_store() as store:
         for name in parse_names(args.name):
-            record = store.images.untag(str(name))
+            record = store.images.get(str(name))
             if record is None:
                 unknown.append(repr(name.familiar))
                 continue
-            if not _has_name(list(store.images.walk()), record):
+            if not _has_another(list(store.images.walk()), record):
                 store.images.tag("", record.manifest_digest, record.config_digest)
+            store.images.untag(record.name)
             env.stdout.write(f"Untagged: {name.familiar}\n")
     if unknown:
         raise BuildError(f"no such image: {', '.join(unknown)}", hint="`pybuild images` lists what there is")
     return 0
 
 
-def _has_name(records: list[ImageRecord], wanted: ImageRecord) -> bool:
-    return any(record.name and record.manifest_digest == wanted.manifest_digest for record in records)
+def _has_another(records: list[ImageRecord], wanted: ImageRecord) -> bool:
+    same = [record.name for record in records if record.manifest_digest == wanted.manifest_digest]
+    return any(name != wanted.name for name in same)
