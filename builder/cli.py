@@ -28,10 +28,14 @@ COMMANDS = {
     "login": "log in to a registry",
     "logout": "forget the login for a registry",
     "load": "read images from an OCI or docker archive into the store",
+    "import": "make an image of a root filesystem's tarball",
     "images": "list the images of the store",
     "inspect": "show an image's config and layers as JSON",
     "history": "show how an image was made",
     "tag": "give an image another name",
+    "untag": "take names away from images, which stay",
+    "rollback": "let a name mean what it meant before",
+    "manifest": "put images for several platforms under one name",
     "rmi": "remove names of images",
     "save": "write an image to an archive",
     "du": "show what the store takes on the disk",
@@ -44,6 +48,9 @@ COMMANDS = {
     "check": "find mistakes in a Dockerfile",
     "fmt": "print a Dockerfile in canonical form",
 }
+
+_MODULES = {"import": "import_"}
+"""Commands whose name is no name of a module."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -97,7 +104,7 @@ def _dispatch(words: list[str], environment: Environment) -> int:
         name = words.pop(0)
     elif len(words) == 1 and not words[0].startswith("-") and not os.path.exists(words[0]) and not _is_remote(words[0]):
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
-    module = import_module(f"builder.commands.{name}")
+    module = import_module(f"builder.commands.{_MODULES.get(name, name)}")
     parser = argparse.ArgumentParser(
         f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter
     )

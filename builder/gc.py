@@ -114,7 +114,7 @@ def carry_out(store: Store, found: Settings, clock: Callable[[], int]) -> Pruned
     from cache.prune import prune
 
     mark_done(store.root, clock())
-    return prune(store, outside(store), found.policies, clock())
+    return prune(store, outside(store, clock()), found.policies, clock())
 
 
 def _since(root: str, now_ns: int) -> int:

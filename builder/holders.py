@@ -1,4 +1,5 @@
-"""Who keeps what of the store from being pruned: its images, its containers; and what belongs to git and to URLs.
+"""Who keeps what of the store from being pruned: its images, what their names meant lately, its containers; and what
+belongs to git and to URLs.
 
 Images are read from their documents, as they are at the moment of asking. Nothing here notes a use.
 """
@@ -28,18 +29,42 @@ if TYPE_CHECKING:
 GIT = "source.git.checkout"
 CONTAINER = "container"
 _DOCUMENT_LIMIT = 4 << 20
+KEPT_VERSIONS = 5
+"""Of each name: what it meant before is kept like an image, unless a policy says `all`."""
+KEPT_NS = 30 * 24 * 3600 * 10**9
+"""And no longer than so after it began to mean something else."""
 _DEEPEST = 4
 """An index may list indexes; one that goes on and on is not ours."""
 
 
-def outside(store: Store) -> Outside:
-    """What accounting and pruning have to ask about."""
+def outside(store: Store, now_ns: int = 0) -> Outside:
+    """What accounting and pruning have to ask about; former versions of names count when they are not older, `now_ns`,
+    than they are kept."""
     images = _Images(store)
 
     def fetched() -> dict[str, str]:
         return {str(digest): "a URL" for digest in remembered(store)}
 
-    return Outside(images, partial(_places, store), fetched, images.is_document)
+    def with_former() -> Roots:
+        return images(_former(store, now_ns))
+
+    return Outside(with_former, partial(_places, store), fetched, images.is_document, images)
+
+
+def _former(store: Store, now_ns: int) -> Iterator[tuple[str, str, str]]:
+    """Holder, manifest and config of what names meant before, as far as that is kept."""
+    current = {record.name: record.manifest_digest for record in store.images.walk() if record.name}
+    seen: dict[str, int] = {}
+    until_ns: dict[str, int] = {}
+    for version in store.images.versions.walk():
+        replaced_ns = until_ns.get(version.name, now_ns)
+        until_ns[version.name] = version.since_ns
+        if version.manifest_digest == current.get(version.name) or replaced_ns < now_ns - KEPT_NS:
+            continue
+        seen[version.name] = seen.get(version.name, 0) + 1
+        if seen[version.name] <= KEPT_VERSIONS:
+            name = ":".join(familiar_parts(version.name))
+            yield f"version {version.number} of {name}", version.manifest_digest, version.config_digest
 
 
 class _Images:
@@ -49,14 +74,19 @@ class _Images:
         self._store = store
         self._known: dict[str, tuple[frozenset[str], frozenset[str]]] = {}
 
-    def __call__(self) -> Roots:
-        chains: dict[str, frozenset[str]] = {}
-        blobs: dict[str, frozenset[str]] = {}
+    def _named(self) -> Iterator[tuple[str, str, str]]:
+        """Holder, manifest and config of every image."""
         for record in list(self._store.images.walk()):
             name = ":".join(familiar_parts(record.name)) if record.name else record.config_digest[7:19]
-            holder = frozenset((f"image {name}",))
-            needed, digests = self._needs(record.manifest_digest)
-            for digest in (record.manifest_digest, record.config_digest, *digests):
+            yield f"image {name}", record.manifest_digest, record.config_digest
+
+    def __call__(self, former: Iterable[tuple[str, str, str]] = ()) -> Roots:
+        chains: dict[str, frozenset[str]] = {}
+        blobs: dict[str, frozenset[str]] = {}
+        for name, manifest, config in (*self._named(), *former):
+            holder = frozenset((name,))
+            needed, digests = self._needs(manifest)
+            for digest in (manifest, config, *digests):
                 blobs[digest] = blobs.get(digest, frozenset()) | holder
             for chain in needed:
                 chains[chain] = chains.get(chain, frozenset()) | holder

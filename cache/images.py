@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cache.database import Database
 from cache.digest import Digest
 from cache.errors import CacheError
+from cache.versions import Version, Versions
 
 _COLUMNS = "name, manifest_digest, config_digest, created_ns"
 
@@ -31,16 +32,37 @@ class ImageStore:
     def __init__(self, database: Database, *, clock: Callable[[], int]) -> None:
         self._database = database
         self._clock = clock
+        self.versions = Versions(database)
+        """What the names meant before."""
 
     def tag(self, name: str, manifest_digest: Digest, config_digest: Digest) -> ImageRecord:
-        """Let `name` mean this image from now on. Idempotent: an unchanged meaning keeps its time."""
+        """Let `name` mean this image from now on; what it meant is remembered. Idempotent: an unchanged meaning keeps
+        its time."""
         record = ImageRecord(name, manifest_digest, config_digest, self._clock())
         with self._database.transaction():
             kept = self.get(name) if name else self._unnamed(manifest_digest)
             if kept is not None and kept[:3] == record[:3]:
                 return kept
-            self._database.write(f"INSERT OR REPLACE INTO images ({_COLUMNS}) VALUES (?, ?, ?, ?)", record)  # noqa: S608
+            version = 0
+            if kept is not None and name:
+                parent = self.versions.settle(*kept)
+                version = self.versions.add(name, (manifest_digest, config_digest), record.created_ns, parent)
+            self._write(record, version)
         return record
+
+    def switch(self, version: Version) -> None:
+        """Let a name mean one of its versions again. CacheError when the name is gone meanwhile."""
+        with self._database.transaction():
+            kept = self.get(version.name)
+            if kept is None:
+                raise CacheError(f"image {version.name!r} was removed meanwhile")
+            self.versions.settle(*kept)
+            record = ImageRecord(version.name, version.manifest_digest, version.config_digest, self._clock())
+            self._write(record, version.number)
+
+    def _write(self, record: ImageRecord, version: int) -> None:
+        sql = f"INSERT OR REPLACE INTO images ({_COLUMNS}, version) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
+        self._database.write(sql, (*record, version))
 
     def get(self, name: str) -> ImageRecord | None:
         """The image of a name."""
@@ -68,15 +90,20 @@ class ImageStore:
             yield _record(row)
 
     def untag(self, name: str) -> ImageRecord | None:
-        """Forget a name; what it meant. The blobs stay."""
+        """Forget a name, and what it ever meant; what it meant last. The blobs stay."""
         with self._database.transaction():
             record = self.get(name)
+            self.versions.forget([name])
             self._database.write("DELETE FROM images WHERE name = ? AND name <> ''", (name,))
         return record
 
     def forget(self, manifest_digest: Digest) -> None:
-        """Forget an image under all its names. Idempotent; the blobs stay."""
-        self._database.write("DELETE FROM images WHERE manifest_digest = ?", (manifest_digest,))
+        """Forget an image under all its names, and that any name ever meant it. Idempotent; the blobs stay."""
+        with self._database.transaction():
+            rows = self._database.rows("SELECT name FROM images WHERE manifest_digest = ?", (manifest_digest,))
+            self.versions.forget([str(row[0]) for row in rows])
+            self.versions.forget_image(manifest_digest)
+            self._database.write("DELETE FROM images WHERE manifest_digest = ?", (manifest_digest,))
 
     def _unnamed(self, manifest_digest: Digest) -> ImageRecord | None:
         return self._one("name = '' AND manifest_digest = ?", manifest_digest)

@@ -112,7 +112,21 @@ CREATE TABLE file_lists (
 """
 """What explains a key that has no record: notes on former records, and the lists of files that they read."""
 
-MIGRATIONS = (_FIRST, _USE, _NOTES)
+_VERSIONS = """
+CREATE TABLE image_versions (
+    name TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    manifest_digest TEXT NOT NULL,
+    config_digest TEXT NOT NULL,
+    since_ns INTEGER NOT NULL,
+    parent INTEGER NOT NULL,
+    PRIMARY KEY (name, number)
+) WITHOUT ROWID;
+ALTER TABLE images ADD COLUMN version INTEGER NOT NULL DEFAULT 0;
+"""
+"""What names of images meant before, and which of that each means now (0: something that is not in the list)."""
+
+MIGRATIONS = (_FIRST, _USE, _NOTES, _VERSIONS)
 """`MIGRATIONS[n]` makes version n + 1 of version n; version 0 is an empty file."""
 
 SCHEMA_VERSION = len(MIGRATIONS)

@@ -44,7 +44,8 @@ class Policy(NamedTuple):
     reserved: int = 0
     min_free: int = 0
     all: bool = False
-    """Also what can be made anew from what stays: compressed layers, memos, records of layers that an image needs."""
+    """Also what can be made anew from what stays: compressed layers, memos, records of layers that an image needs; and
+    what is kept for names that meant it before."""
 
     def fits(self, entry: Entry, now_ns: int) -> bool:
         """Whether the policy is about an entry."""
@@ -84,6 +85,12 @@ class Outside(NamedTuple):
     fetched: Callable[[], dict[str, str]]
     is_document: Callable[[Digest], bool] = lambda _digest: False
     """Whether a blob is a document of an image that has no name, but whose layers are in the store."""
+    firm_roots: FindRoots | None = None
+    """The roots that a policy with `all` respects, too; None: all of them."""
+
+    def firm(self) -> Outside:
+        """The same with those roots alone."""
+        return self._replace(roots=self.firm_roots or self.roots)
 
 
 def survey(store: Store, outside: Outside) -> Survey:
@@ -99,6 +106,9 @@ def prune(store: Store, outside: Outside, policies: Iterable[Policy], now_ns: in
     removed: list[Entry] = []
     inventory = _Inventory(store, outside)
     for policy in policies:
+        if policy.all and outside.roots is not outside.firm().roots:
+            outside = outside.firm()
+            inventory = _Inventory(store, outside)
         for _ in range(_PASSES):
             run = _Run(store, outside, inventory, policy, now_ns)
             removed += run.removed

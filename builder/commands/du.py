@@ -38,7 +38,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     now_ns = env.clock()
     wanted = parse_filters(args.filter, now_ns)
     with env.open_store(reads_trees=True) as store:
-        found = outside(store)
+        found = outside(store, env.clock())
         survey = Survey(store, found.roots(), found.places(), found.fetched())
         entries = [entry for entry in survey.entries() if wanted.fits(entry, now_ns)]
         describe = describer(store)

@@ -1,4 +1,9 @@
-"""list the images of the local store"""
+"""list the images of the local store
+
+SHARED is what layers take that another image has, too, UNIQUE what would go with the image. `--tree` shows the layers
+instead: each line is a run of layers on those above it, with the images that end there. `--versions NAME` shows what a
+name meant before; `pybuild rollback` goes back to it.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +13,64 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from builder.commands import Environment
-from builder.errors import BuildError
-from builder.image.describe import human_age, human_size, layer_sizes, short_id, table
-from builder.image.names import familiar_parts
+from builder.errors import BuildError, UsageError
+from builder.image.describe import human_age, human_size, short_id, table
+from builder.image.filters import Candidate, parse_image_filters
+from builder.image.former import is_whole, versions_of
+from builder.image.names import familiar_parts, parse_names
 from builder.image.platform import platform_of
-from builder.image.stored import StoredImage, read_images
-from builder.image.timestamp import parse_time
+from builder.image.sharing import Sizes, Stack, layer_tree, sizes_of, stack_of, tree_lines
+from builder.image.stored import read_images, require_record
+from builder.image.timestamp import format_time, parse_time
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.images import ImageRecord
 from cache.store import Store
+from cache.versions import Version
 
 
 class _Row(NamedTuple):
-    """One name of an image, or of an index over `images`; there are none when the documents cannot be read."""
+    """One name of an image, or of an index over several; there are no `stacks` when the documents cannot be read."""
 
     record: ImageRecord
-    images: Sequence[StoredImage]
-    size: int
+    stacks: Sequence[Stack]
+    sizes: Sizes = Sizes(0, 0)
 
     @property
     def created(self) -> str:
-        return max((str(image.config.get("created") or "") for image in self.images), default="")
+        return max((str(stack.image.config.get("created") or "") for stack in self.stacks), default="")
+
+    @property
+    def candidate(self) -> Candidate:
+        return Candidate(self.record.name, [stack.image for stack in self.stacks], self.created)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild images`."""
-    parser.add_argument("name", nargs="?", metavar="NAME", help="only images of this repository, or this name:tag")
-    parser.add_argument("--digests", action="store_true", help="show the digests of the manifests")
-    parser.add_argument("--no-trunc", action="store_true", help="show whole ids")
-    parser.add_argument("--format", choices=("table", "json"), default="table", help="json: one object per line")
-    parser.add_argument("-q", "--quiet", action="store_true", help="print ids only, each once")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="only images of this repository, or this name:tag")
+    add("--tree", action="store_true", help="show the layers as a tree, and which images they make")
+    add("--versions", action="store_true", help="show what NAME means and meant before, the newest first")
+    add("--digests", action="store_true", help="show the digests of the manifests")
+    add("--no-trunc", action="store_true", help="show whole ids")
+    which = "reference=PATTERN, dangling=true|false, label=KEY[=VALUE], before=IMAGE, since=IMAGE"
+    add("--filter", action="append", default=[], metavar="FILTER", help=which)
+    add("--format", choices=("table", "json"), default="table", help="json: one object per line, sizes in bytes")
+    add("-q", "--quiet", action="store_true", help="print ids only, each once")
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:
     """Print the images, the newest first."""
+    if args.tree and (args.versions or args.quiet or args.digests):
+        raise UsageError("--tree shows no versions, digests or ids alone", hint="leave out one of the options")
     with env.open_store() as store:
-        rows = sorted(_rows(store), key=lambda row: (-(parse_time(row.created) or 0), row.record.name))
-    if args.name:
-        rows = [row for row in rows if args.name in _spellings(row.record.name)]
-    if args.quiet:
+        if args.versions:
+            env.stdout.write(_versions(store, args, env))
+            return 0
+        rows = _wanted(store, args)
+    if args.tree:
+        env.stdout.write(_tree(rows, as_json=args.format == "json"))
+    elif args.quiet:
         ids = dict.fromkeys(_id(row, args.no_trunc) for row in rows)
         env.stdout.write("".join(f"{image_id}\n" for image_id in ids))
     elif args.format == "json":
@@ -55,6 +78,18 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     else:
         env.stdout.write(_table(rows, args, env.clock()))
     return 0
+
+
+def _wanted(store: Store, args: argparse.Namespace) -> list[_Row]:
+    found = list(_rows(store))
+    sizes = sizes_of({row.record.config_digest: row.stacks for row in found})
+    found = [row._replace(sizes=sizes[row.record.config_digest]) for row in found]
+    if args.name:
+        found = [row for row in found if args.name in _spellings(row.record.name)]
+    if args.filter:
+        fits = parse_image_filters(args.filter, lambda text: _created(store, text))
+        found = [row for row in found if fits(row.candidate)]
+    return sorted(found, key=lambda row: (-(parse_time(row.created) or 0), row.record.name))
 
 
 def _rows(store: Store) -> Iterator[_Row]:
@@ -65,9 +100,14 @@ def _rows(store: Store) -> Iterator[_Row]:
             continue
         try:
             images = read_images(store, Digest(record.manifest_digest))
-            yield _Row(record, images, sum(size for image in images for size in layer_sizes(store, image)))
+            yield _Row(record, [stack_of(store, image) for image in images])
         except (BuildError, CacheError):
-            yield _Row(record, (), 0)
+            yield _Row(record, ())
+
+
+def _created(store: Store, text: str) -> str:
+    record = require_record(store, text)
+    return _Row(record, [Stack(image, ()) for image in read_images(store, Digest(record.manifest_digest))]).created
 
 
 def _spellings(name: str) -> tuple[str, ...]:
@@ -88,18 +128,69 @@ def _document(row: _Row, now_ns: int) -> dict[str, object]:
         "Digest": str(row.record.manifest_digest),
         "CreatedAt": row.created,
         "CreatedSince": human_age(row.created, now_ns),
-        "Size": row.size,
-        "Platforms": [platform_of(image.config) for image in row.images],
+        "Size": row.sizes.size,
+        "SharedSize": row.sizes.shared,
+        "UniqueSize": row.sizes.unique,
+        "Platforms": [platform_of(stack.image.config) for stack in row.stacks],
     }
 
 
 def _table(rows: list[_Row], args: argparse.Namespace, now_ns: int) -> str:
-    header = ["REPOSITORY", "TAG", *(["DIGEST"] if args.digests else []), "IMAGE ID", "CREATED", "SIZE"]
+    digests = ["DIGEST"] if args.digests else []
+    header = ["REPOSITORY", "TAG", *digests, "IMAGE ID", "CREATED", "SIZE", "SHARED", "UNIQUE"]
     lines = []
     for row in rows:
         digest = [str(row.record.manifest_digest)] if args.digests else []
-        size = human_size(row.size) if row.images else "damaged"
-        lines.append(
-            [*familiar_parts(row.record.name), *digest, _id(row, args.no_trunc), human_age(row.created, now_ns), size]
-        )
+        sizes = [human_size(size) for size in (row.sizes.size, row.sizes.shared, row.sizes.unique)]
+        sizes = sizes if row.stacks else ["damaged", "", ""]
+        age = human_age(row.created, now_ns)
+        lines.append([*familiar_parts(row.record.name), *digest, _id(row, args.no_trunc), age, *sizes])
     return table(header, lines)
+
+
+def _tree(rows: list[_Row], *, as_json: bool) -> str:
+    named = [(_label(row, stack), stack) for row in rows for stack in row.stacks]
+    root = layer_tree(named)
+    if as_json:
+        return json.dumps(root.document()) + "\n"
+    return table(["LAYER", "LAYERS", "SIZE", "IMAGES"], tree_lines(root))
+
+
+def _label(row: _Row, stack: Stack) -> str:
+    name = ":".join(familiar_parts(row.record.name)) if row.record.name else short_id(row.record.config_digest)
+    return name if len(row.stacks) == 1 else f"{name} ({platform_of(stack.image.config)})"
+
+
+def _versions(store: Store, args: argparse.Namespace, env: Environment) -> str:
+    if not args.name or args.filter:
+        raise UsageError("--versions is about one name", hint="pybuild images --versions NAME[:TAG]")
+    [name] = parse_names([args.name])
+    former = versions_of(store, name)
+    states = {
+        version.number: "current"
+        if version.number == former.current
+        else "kept"
+        if is_whole(store, version)
+        else "gone"
+        for version in former.versions
+    }
+    if args.format == "json":
+        return "".join(json.dumps(_version_document(each, states[each.number])) + "\n" for each in former.versions)
+    digests = ["DIGEST"] if args.digests else []
+    rows = []
+    for version in former.versions:
+        image_id = str(version.config_digest) if args.no_trunc else short_id(version.config_digest)
+        digest = [str(version.manifest_digest)] if args.digests else []
+        age = human_age(format_time(version.since_ns), env.clock())
+        rows.append([str(version.number), image_id, *digest, age, states[version.number]])
+    return table(["VERSION", "IMAGE ID", *digests, "SINCE", "STATE"], rows)
+
+
+def _version_document(version: Version, state: str) -> dict[str, object]:
+    return {
+        "Version": version.number,
+        "ID": str(version.config_digest),
+        "Digest": str(version.manifest_digest),
+        "Since": format_time(version.since_ns),
+        "State": state,
+    }

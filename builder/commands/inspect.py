@@ -1,4 +1,4 @@
-"""show what images of the local store are made of, as JSON"""
+"""show what images of the local store are made of, as JSON or a part of that"""
 
 from __future__ import annotations
 
@@ -9,22 +9,36 @@ from typing import Any
 from builder.commands import Environment
 from builder.image.describe import inspect_document
 from builder.image.names import familiar_parts
+from builder.image.path import follow, parse_path, show
 from builder.image.stored import platforms_of, require_image, require_record
 from cache.digest import Digest
 from cache.store import Store
+
+_EPILOG = (
+    'A PATH starts with a dot and is made of .NAME and ["NAME"] for a member, [N] for an item (from the end when '
+    "negative), and [*] for all of them, one a line: .Config.Env[0], .Layers[*].digest, .RepoTags[-1], "
+    '.Config.Labels["org.opencontainers.image.title"]. Case does not matter where it is not ambiguous; text is printed '
+    "bare, anything else as JSON. What is not there is an error."
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild inspect`."""
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="a name, a digest, or the start of an id")
     parser.add_argument("--platform", default="", metavar="OS/ARCH", help="of an image for several, the one for this")
-    parser.add_argument("--format", choices=("pretty", "json"), default="pretty", help="json: everything on one line")
+    shown = "json: everything on one line; a path, as .Config.Env[0]: what is there, on a line for each image"
+    parser.add_argument("-f", "--format", default="pretty", metavar="pretty|json|PATH", help=shown)
+    parser.epilog = _EPILOG
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:
-    """Print an array with an object for each image."""
+    """Print an array with an object for each image, or what a path leads to in each."""
+    steps = None if args.format in ("pretty", "json") else parse_path(args.format)
     with env.open_store() as store:
         documents = [_document(store, text, args.platform) for text in args.image]
+    if steps is not None:
+        env.stdout.write("".join(f"{show(value)}\n" for document in documents for value in follow(document, steps)))
+        return 0
     indent = None if args.format == "json" else 4
     env.stdout.write(json.dumps(documents, indent=indent, ensure_ascii=False) + "\n")
     return 0

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             if args.policy:
                 done = carry_out(store, settings(store.root, {}), env.clock)
             else:
-                done = prune(store, outside(store), [policy], env.clock())
+                done = prune(store, outside(store, env.clock()), [policy], env.clock())
     _print(done, args, env)
     return 0
 

@@ -1,6 +1,6 @@
 """remove names of images, and images without names, from the local store
 
-What an image occupies on the disk is given back by `pybuild prune`.
+What a name meant before is forgotten with it. What an image occupies on the disk is given back by `pybuild prune`.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ def _remove(store: Store, text: str) -> list[str]:
         if other.config_digest == record.config_digest:
             store.images.forget(other.manifest_digest)
             removed += ["Untagged: " + ":".join(familiar_parts(other.name))] if other.name else []
+    store.images.forget(record.manifest_digest)  # of an image that a name only meant before
     return [*removed, f"Deleted: {record.config_digest}"]
 
 

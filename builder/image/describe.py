@@ -40,6 +40,7 @@ def inspect_document(store: Store, image: StoredImage, names: Sequence[str]) -> 
         "Os": config.get("os") or "",
         "Size": sum(layer_sizes(store, image)),
         "Config": config.get("config") or {},
+        "Layers": _layers(image),
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in diff_ids(config)]},
         "Manifest": {
             "Digest": str(image.manifest_digest),
@@ -47,6 +48,12 @@ def inspect_document(store: Store, image: StoredImage, names: Sequence[str]) -> 
         },
     }
     return document if document["Variant"] else {key: document[key] for key in document if key != "Variant"}
+
+
+def _layers(image: StoredImage) -> list[dict[str, Any]]:
+    """Each layer as its blob and as its tar, bottom first."""
+    pairs = zip(image.manifest.layers, diff_ids(image.config), strict=True)
+    return [{**blob.to_json(), "diffId": str(diff_id)} for blob, diff_id in pairs]
 
 
 def history_rows(store: Store, image: StoredImage) -> list[dict[str, Any]]:

@@ -97,7 +97,8 @@ def find_record(store: Store, text: str) -> ImageRecord | None:
 
 
 def _find_id(store: Store, text: str) -> ImageRecord | None:
-    """An id may belong to several manifests: the same image with layers compressed in another way."""
+    """An id may belong to several manifests: the same image with layers compressed in another way. What a name meant
+    before has no name."""
     start = text if text.startswith("sha256:") else f"sha256:{text}"
     if start == "sha256:":
         return None
@@ -105,6 +106,11 @@ def _find_id(store: Store, text: str) -> ImageRecord | None:
         record
         for record in store.images.walk()
         if record.manifest_digest.startswith(start) or record.config_digest.startswith(start)
+    ]
+    found = found or [
+        ImageRecord("", version.manifest_digest, version.config_digest, version.since_ns)
+        for version in store.images.versions.walk()
+        if version.manifest_digest.startswith(start) or version.config_digest.startswith(start)
     ]
     if len({record.config_digest for record in found}) > 1:
         raise BuildError(f"image {text!r} is ambiguous: several ids start so", hint="give more digits")

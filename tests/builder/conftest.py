@@ -1,4 +1,4 @@
-"""A sandbox on a root of one static program, for the tests of the sandbox."""
+"""A sandbox on a root of one static program, for the tests of the sandbox; commands on a store of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 from sandboxes import Box, make_root
+
+from tests.builder.commandline import Shell
 
 
 @pytest.fixture(scope="module")
@@ -19,3 +21,8 @@ def box(tmp_path: Path, lower_dir: str) -> Iterator[Box]:
     box = Box(tmp_path, lower_dir)
     yield box
     box.launcher.close()
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)

@@ -1,49 +1,18 @@
 from __future__ import annotations
 
-import argparse
-import importlib
-import io
 import json
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.image.describe import human_age, human_size
 from cache.store import Store
+from tests.builder.commandline import NOW, Shell
 from tests.builder.image_factory import Image, layer_tar, layout_files, make_image, write_layout, write_tar
 
-NOW = 1_600_000_000 * 10**9
 ONE, TWO = layer_tar({"one": "1" * 3000}), layer_tar({"two": "2"})
-
-
-class Shell:
-    """Runs commands as the command line does."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.binary = b""
-
-    def __call__(self, *words: str) -> str:
-        command = importlib.import_module(f"builder.commands.{words[0]}")
-        parser = argparse.ArgumentParser(exit_on_error=False)
-        command.add_arguments(parser)
-        stdout, stdout_bytes = io.StringIO(), io.BytesIO()
-        root, cwd = str(self.directory / "store"), str(self.directory)
-        environment = Environment(stdout, stdout_bytes, io.StringIO(), {}, cwd, root, lambda: NOW)
-        assert command.run(parser.parse_args(words[1:]), environment) == 0
-        self.binary = stdout_bytes.getvalue()
-        return stdout.getvalue()
-
-    def lines(self, *words: str) -> list[list[str]]:
-        return [line.split() for line in self(*words).splitlines()]
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
 
 
 @pytest.fixture
@@ -78,7 +47,7 @@ def test_load_reads_standard_input(shell: Shell, monkeypatch: pytest.MonkeyPatch
 
 def test_images_are_listed(shell: Shell, image: Image) -> None:
     header, *rows = shell.lines("images")
-    assert header == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE"]
+    assert header == ["REPOSITORY", "TAG", "IMAGE", "ID", "CREATED", "SIZE", "SHARED", "UNIQUE"]
     short = image.config_digest[7:19]
     assert [row[:3] for row in rows] == [["app", "1", short], ["example.org/team/app", "2", short]]
     assert rows[0][3:6] == ["8", "months", "ago"]
