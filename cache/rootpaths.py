@@ -36,6 +36,8 @@ class RootPaths:
         self._links = 0
         self._real: dict[str, str] = {"": ""}
         """Directory as named -> as it is, without symlinks."""
+        self._new: set[str] = set()
+        """Directories that were made where no layer has anything: nothing lies below them either."""
         self._times: dict[str, int] = {}
         self.is_portable = True
 
@@ -77,6 +79,7 @@ class RootPaths:
         if stat.S_ISDIR(status.st_mode) or stat.S_ISLNK(status.st_mode):
             self._open.clear()
             self._real = {"": ""}
+            self._new.clear()
         return status
 
     def note_time(self, real: str, mtime_ns: int) -> None:
@@ -139,7 +142,9 @@ class RootPaths:
 
     def _lower(self, real: str) -> Found | None:
         """What the lower layers show at a path that the destination does not have, unless it hides them."""
-        return merged.lookup_path(self._merged, real) if self.has_lowers else None
+        if not self.has_lowers or real.rpartition("/")[0] in self._new:
+            return None
+        return merged.lookup_path(self._merged, real)
 
     def _make_parent(self, fd: int, real: str, found: Found | None) -> None:
         """A directory that the tar did not name: as in the lower layers, else 0755 root."""
@@ -148,7 +153,9 @@ class RootPaths:
             raise LayerError(f"path {real!r} is not a directory")
         os.mkdir(name, 0o755, dir_fd=fd)
         self.is_portable = False
-        if found is not None:
+        if found is None:
+            self._new.add(real)
+        else:
             os.chown(name, found.stat.st_uid, found.stat.st_gid, dir_fd=fd, follow_symlinks=False)
         os.chmod(name, stat.S_IMODE(found.stat.st_mode) if found is not None else _DIRECTORY_MODE, dir_fd=fd)
         self.note_time(real, found.stat.st_mtime_ns if found is not None else 0)

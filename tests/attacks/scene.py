@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cache.removal import remove_tree
 from tests.builder.image_factory import Image, layout_files, make_image, write_layout
 from tests.conftest import PROJECT, Completed, Pybuild
 from tests.remotes import Server, serving
@@ -190,8 +191,10 @@ class Scene:
         return found
 
     def clean(self) -> None:
-        """Give the disk back."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        """Give the disk back; what attacks leave in a store can be too deep for shutil."""
+        for directory in (self.scratch, self.root):
+            if directory.exists():
+                remove_tree(str(directory))
 
 
 def printed(done: Completed) -> list[str]:
