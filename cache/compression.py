@@ -155,9 +155,12 @@ class _ZstdStream:
     def __init__(self, stream: Readable) -> None:
         import zstandard
 
+        from cache.zstdframes import WholeFrames
+
+        whole = WholeFrames(stream)
         decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW)
         self._error = zstandard.ZstdError
-        self._reader = decoder.stream_reader(stream, read_size=_CHUNK, read_across_frames=True)  # type: ignore[arg-type]
+        self._reader = decoder.stream_reader(whole, read_size=_CHUNK, read_across_frames=True)  # type: ignore[arg-type]
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes, none at the end."""
