@@ -85,33 +85,29 @@ class Secrets:
         return found
 
 
+class StepOptions(NamedTuple):
+    """What the command line says about every step."""
+
+    allowed: frozenset[str] = frozenset()
+    """Entitlements that --allow gave."""
+    limits: Limits | None = None
+    """What --resource gave; None when nothing is limited."""
+    build_limits: Limits | None = None
+    """What --build-resource gave, for all steps together."""
+    cgroup_parent: str = ""
+    debug_shell: str = "off"
+    """When a step fails: `on-error` opens a shell in it, `hint` says that there is such a thing, or `off`."""
+    is_own_network_required: bool = False
+    dns: Dns = NO_DNS
+    security: SecurityOptions = DEFAULT_SECURITY
+    """What --security-opt gave."""
+
+
 class Sandbox:
     """The launcher, started at its first use or before, and what its steps may be granted."""
 
-    def __init__(
-        self,
-        allowed: frozenset[str] = frozenset(),
-        limits: Limits | None = None,
-        *,
-        build_limits: Limits | None = None,
-        cgroup_parent: str = "",
-        debug_shell: str = "off",
-        is_own_network_required: bool = False,
-        dns: Dns = NO_DNS,
-    ) -> None:
-        self.allowed = allowed
-        """Entitlements that --allow gave."""
-        self.limits = limits
-        """What --resource gave; None when nothing is limited."""
-        self.build_limits = build_limits
-        """What --build-resource gave, for all steps together."""
-        self.cgroup_parent = cgroup_parent
-        self.debug_shell = debug_shell
-        """When a step fails: `on-error` opens a shell in it, `hint` says that there is such a thing, or `off`."""
-        self.dns = dns
-        self.security: SecurityOptions = DEFAULT_SECURITY
-        """What --security-opt gave."""
-        self._is_own_network_required = is_own_network_required
+    def __init__(self, options: StepOptions = StepOptions()) -> None:  # noqa: B008 - a value
+        self.options = options
         self._network: NetworkChoice | None = None
         self.usage: dict[int, Usage] = {}
         """What each step that ran has used, by its index in the plan."""
@@ -149,7 +145,7 @@ class Sandbox:
             if self._launcher is None:
                 launcher = Launcher() if self._remap is None else self._remap()
                 launcher.start()
-                launcher.granted = self.allowed
+                launcher.granted = self.options.allowed
                 if self._remap is None:
                     launcher.snapshotter = self.snapshotter  # chosen while the launcher starts
                 self._launcher = launcher
@@ -161,7 +157,7 @@ class Sandbox:
 
         launcher = self.launcher
         with self._lock:
-            self._network = self._network or NetworkChoice(is_own_required=self._is_own_network_required)
+            self._network = self._network or NetworkChoice(is_own_required=self.options.is_own_network_required)
         return self._network.mode(asked, launcher, say)
 
     def close(self) -> None:

@@ -27,7 +27,7 @@ from builder.pulling import RemoteImages
 from builder.redact import redact
 from builder.resolver import StoreResolver
 from builder.security_options import parse_security_options
-from builder.worker import Sandbox, Secrets, Worker
+from builder.worker import Sandbox, Secrets, StepOptions, Worker
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -88,18 +88,18 @@ def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
     if ".." in args.cgroup_parent.split("/"):
         raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
-    allowed = parse_entitlements(args.allow, args.network)
-    sandbox = Sandbox(
-        allowed,
-        limits,
-        build_limits=build_limits,
-        cgroup_parent=args.cgroup_parent.strip("/"),
-        debug_shell=shell,
-        is_own_network_required=args.network == build_options.BRIDGE,
-        dns=build_options.dns_options(args),
+    return Sandbox(
+        StepOptions(
+            parse_entitlements(args.allow, args.network),
+            limits,
+            build_limits,
+            cgroup_parent=args.cgroup_parent.strip("/"),
+            debug_shell=shell,
+            is_own_network_required=args.network == build_options.BRIDGE,
+            dns=build_options.dns_options(args),
+            security=parse_security_options(args.security_opt, env.cwd),
+        )
     )
-    sandbox.security = parse_security_options(args.security_opt, env.cwd)
-    return sandbox
 
 
 def _say(args: argparse.Namespace, env: Environment, text: str) -> None:

@@ -30,7 +30,7 @@ def look_inside(error: BuildError, spec: ProcessSpec, root: RootMount, worker: W
 
     Returns when the shell has ended; how it ended changes nothing.
     """
-    if worker.sandbox.debug_shell == "hint":
+    if worker.sandbox.options.debug_shell == "hint":
         _advise(error, "to look inside the failed step: --debug-shell on-error")
     elif not os.isatty(0):
         _advise(error, "--debug-shell on-error needs a terminal on standard input")

@@ -33,7 +33,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
     Raises BuildError with the exit code and the last output otherwise, SandboxError when there was no process.
     """
     given = find_devices(Wanted(*device) for device in op.devices) if op.devices else Given()
-    check(given.added(worker.sandbox.security.applied(_spec(op, (), ()))), worker.sandbox.allowed)
+    check(given.added(worker.sandbox.options.security.applied(_spec(op, (), ()))), worker.sandbox.options.allowed)
     snapshots = worker.store.snapshots
     active = snapshots.prepare(inputs[0])
     try:
@@ -50,7 +50,7 @@ def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker)
             except SandboxError:
                 raise
             except BuildError as error:
-                if worker.sandbox.debug_shell != "off":
+                if worker.sandbox.options.debug_shell != "off":
                     _look_inside(error, spec, root, worker, active)
                 raise
         return snapshots.commit(active)
@@ -101,7 +101,8 @@ def _check(op: ExecOp, status: ExitStatus, output: Output, sandbox: Sandbox) -> 
 def _memory_limit(sandbox: Sandbox) -> str:
     """The limits that a step can have met."""
     found = []
-    for limits, what in ((sandbox.limits, "the limit is"), (sandbox.build_limits, "the limit of the build is")):
+    options = sandbox.options
+    for limits, what in ((options.limits, "the limit is"), (options.build_limits, "the limit of the build is")):
         if limits is not None and limits.memory:
             found.append(f", {what} {_shown_size(limits.memory)}")
     return "".join(found)
@@ -175,14 +176,14 @@ def _granted(spec: ProcessSpec, worker: Worker) -> ProcessSpec:
     """The spec with what the build, not the Dockerfile, says: limits, filters, name servers, which network there can
     be."""
     sandbox = worker.sandbox
-    return sandbox.security.applied(spec)._replace(
+    return sandbox.options.security.applied(spec)._replace(
         network=sandbox.network(spec.network, worker.reporter.message),
-        dns=sandbox.dns.servers,
-        dns_search=sandbox.dns.search,
-        dns_options=sandbox.dns.options,
-        limits=sandbox.limits or Limits(),
-        build_limits=sandbox.build_limits or Limits(),
-        cgroup_parent=sandbox.cgroup_parent,
+        dns=sandbox.options.dns.servers,
+        dns_search=sandbox.options.dns.search,
+        dns_options=sandbox.options.dns.options,
+        limits=sandbox.options.limits or Limits(),
+        build_limits=sandbox.options.build_limits or Limits(),
+        cgroup_parent=sandbox.options.cgroup_parent,
     )
 
 
