@@ -170,6 +170,7 @@ def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> 
         rlimits=tuple(_rlimit(text) for text in op.ulimits),
         shm_size=op.shm_size or DEFAULT_SHM_SIZE,
         extra_hosts=op.extra_hosts,
+        mounts_cover_etc=True,
     )
 
 
@@ -239,6 +240,6 @@ def _ssh(mount: MountOp, worker: Worker, mounts: list[Mount], env: list[str], nu
     if socket is None and mount.required:
         raise BuildError(f"ssh agent {mount.id}: not found", hint="give it with --ssh default or --ssh ID=SOCKET")
     if not number:
-        env.append("SSH_AUTH_SOCK=" + target)
+        env.append("SSH_AUTH_SOCK=" + (mount.env or target))
     if socket is not None:
         mounts.append(Mount("bind", target, socket, False, {}))

@@ -106,6 +106,8 @@ class ProcessSpec(NamedTuple):
     """For this step and all others of its launcher together: the same for each."""
     cgroup_parent: str = ""
     """A control group, from the root of each hierarchy; "" is the group that this process is in."""
+    mounts_cover_etc: bool = False
+    """Whether a mount on /etc hides the sandbox's own files there, as in a build, or lies below them."""
 
 
 class ExitStatus(NamedTuple):
