@@ -76,7 +76,7 @@ class LookUpUser(NamedTuple):
 
     def perform(self, state: SandboxState) -> None:
         source = passwd.read_file(state.root_fd, "/etc/passwd")
-        group = passwd.read_file(state.root_fd, "/etc/group") if self.user else None
+        group = passwd.read_file(state.root_fd, "/etc/group")
         state.user = passwd.resolve_user(self.user, source, group)
         pairs = (entry.partition("=") for entry in self.env)
         state.env = {name: value for name, separator, value in pairs if separator and name}
