@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 from builder import gofmt, workpath
 from builder.config import ImageConfig
-from builder.ops.owner import check_owner
-from builder.plan import SCRATCH, FileOp, MkdirAction
+from builder.plan import FileOp, MkdirAction
 from builder.redact import is_secret_name
 from builder.step import UNSEEN_ARGS, Step
 from grammar import nodes, rules
@@ -88,7 +87,6 @@ def lower_workdir(instruction: nodes.WorkdirInstruction, step: Step) -> None:
     state.cwd = workpath.to_slash(found, state.system)
     if state.cwd != "/":
         name = step.name(step.scope.shown(instruction.original, state.env, raw=False))
-        check_owner(image.user, is_empty_root=state.vertex == SCRATCH)
         action = MkdirAction(state.cwd, 0o755, image.user)
         state.vertex = step.add(FileOp((action,)), (state.vertex,), name)
     image.set_working_dir(found, state.cwd)

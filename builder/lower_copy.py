@@ -10,7 +10,6 @@ from typing import Any
 
 from builder import gofmt, workpath
 from builder.errors import BuildError
-from builder.ops.owner import check_owner
 from builder.ops.wildcard import has_wildcard
 from builder.plan import (
     SCRATCH,
@@ -170,9 +169,7 @@ def lower_copy(instruction: CopyInstruction | AddInstruction, step: Step) -> Non
     shown = lowering.add_sources(source)
     name = step.name(redact(step.scope.shown(instruction.original, state.env, raw=False)))
     op = FileOp(tuple(lowering.actions))
-    is_link = instruction.link and not lowering.chmod
-    check_owner(lowering.chown, is_empty_root=is_link or state.vertex == SCRATCH)
-    if is_link:
+    if instruction.link and not lowering.chmod:
         layer = step.add(op, (SCRATCH, *lowering.inputs), name)
         state.vertex = step.add_internal(MergeOp(), (state.vertex, layer), f"LINK {name}")
     else:

@@ -75,12 +75,14 @@ def _input(flag: MountFlag, source: StageState | None, inputs: list[int], step: 
 
 
 def _directory_part(flag: MountFlag, local: int, step: Step) -> int:
-    """A root with just the part of a local directory that a mount shows, filtered by .dockerignore."""
+    """A root with just the part of a local directory that a mount shows, filtered by .dockerignore. What a symlink in
+    the path leads to is put where the mount looks for it."""
     path = posixpath.normpath("/" + flag.source.lstrip("/"))
     if path == "/":
         copy = CopyAction(1, "/", "/", allow_wildcard=False)
     else:
-        copy = CopyAction(1, "/", "/", allow_wildcard=False, include_patterns=(path[1:],), required_paths=(path,))
+        parent = posixpath.dirname(path).rstrip("/") + "/"
+        copy = CopyAction(1, path, parent, allow_wildcard=False, dir_contents_only=False)
     name = f"[internal] load {path} of the build context"
     return step.add_internal(FileOp((copy,)), (SCRATCH, local), name)
 

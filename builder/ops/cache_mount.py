@@ -29,17 +29,15 @@ def take_cache_mounts(
     step has one of them.
     """
     mounts = [_named(mount, inputs) for mount in mounts]
-    numbers: dict[tuple[str, bool], int] = {}
+    numbers: dict[str, int] = {}
     for mount in sorted((mount for mount in mounts if mount.kind == "cache"), key=_order):
-        place = (digest_of(mount.id, worker.domain), mount.sharing == "private")
-        if place not in numbers:
-            numbers[place] = _take(mount, worker, stack, index)
+        digest = digest_of(mount.id, worker.domain)
+        if digest not in numbers:
+            numbers[digest] = _take(mount, worker, stack, index)
             name = f"{mount.id} (trust domain {worker.domain[:12]})" if worker.domain else mount.id
-            worker.store.cache_mounts.note_use(place[0], numbers[place], name)
+            worker.store.cache_mounts.note_use(digest, numbers[digest], name)
     return [
-        _mount(mount, numbers[digest_of(mount.id, worker.domain), mount.sharing == "private"], inputs, worker)
-        if mount.kind == "cache"
-        else None
+        _mount(mount, numbers[digest_of(mount.id, worker.domain)], inputs, worker) if mount.kind == "cache" else None
         for mount in mounts
     ]
 
@@ -51,9 +49,9 @@ def _named(mount: MountOp, inputs: Sequence[Snapshot]) -> MountOp:
     return mount._replace(id=f"{mount.id} from {inputs[mount.input].chain_id}{mount.source}")
 
 
-def _order(mount: MountOp) -> tuple[str, bool]:
-    """By id; of one id the mount that wants it alone comes first, since it is taken once."""
-    return digest_of(mount.id), mount.sharing != "locked"
+def _order(mount: MountOp) -> tuple[str, bool, str]:
+    """By id; of one id the mount that wants it alone comes first, since it is taken once, then by target."""
+    return digest_of(mount.id), mount.sharing != "locked", mount.target
 
 
 def _take(mount: MountOp, worker: Worker, stack: ExitStack, index: int) -> int:

@@ -27,10 +27,10 @@ def owner_of(spec: str, root: SafeRoot) -> Owner:
     return uid, gid or 0
 
 
-def check_owner(spec: str, *, is_empty_root: bool) -> None:
-    """Raise BuildError for a name where there is no root yet whose files could say what it means, as BuildKit does."""
+def refuse_names(spec: str) -> None:
+    """Raise BuildError for a name: there is no root yet whose files could say what it means (BuildKit)."""
     names = [name for name in spec.split(":", 1) if _number(name) is None]
-    if names and is_empty_root:
+    if names:
         raise BuildError(
             f'invalid user index: -1: "{names[0]}" has no passwd and group files to be looked up in',
             hint="give a number: the destination is an empty root, as it is with --link",

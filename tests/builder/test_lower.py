@@ -195,29 +195,6 @@ def test_a_device_that_is_required_is_an_error() -> None:
     assert len(only(ExecOp, "FROM busybox\nRUN --device=vendor/class=x true\n")) == 1
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "FROM scratch\nCOPY --chown=app a /a\n",
-        "FROM scratch\nCOPY --chown=1:staff a /a\n",
-        "FROM busybox\nCOPY --link --chown=app a /a\n",
-        "FROM scratch\nUSER app\nWORKDIR /w\n",
-    ],
-)
-def test_a_name_without_a_root_to_look_it_up_in(text: str) -> None:
-    with pytest.raises(BuildError, match="invalid user index: -1"):
-        plan_of(text)
-
-
-def test_names_are_looked_up_in_what_the_copy_is_made_on() -> None:
-    for text in (
-        "FROM scratch\nWORKDIR /w\nCOPY --chown=app a /a\n",
-        "FROM busybox\nCOPY --link --chmod=755 --chown=app a /a\n",
-        "FROM scratch\nCOPY --link --chown=root:5 a /a\nCOPY --chown=: a /b\n",
-    ):
-        assert only(FileOp, text)
-
-
 def test_a_secret_is_called_by_the_last_part_of_its_target() -> None:
     (run,) = only(ExecOp, "FROM busybox\nRUN --mount=type=secret,target=/run/x/key/ use\n")
     assert run.mounts[0].id == "key"
