@@ -30,11 +30,23 @@ def lower_mount(flag: MountFlag, source: StageState | None, inputs: list[int], s
         return MountOp("tmpfs", target, size=flag.size or 0)
     index = _input(flag, source, inputs, step)
     path = posixpath.normpath("/" + flag.source.lstrip("/"))
-    mount = MountOp("bind", target, index, path, flag.read_only, mode=flag.mode, uid=flag.uid or 0, gid=flag.gid or 0)
-    if flag.type == "cache":
-        identity = f"{step.scope.options.cache_namespace}/{flag.id or posixpath.normpath(flag.target)}"
-        return mount._replace(kind="cache", id=identity, sharing=flag.sharing or "shared")
-    return mount
+    mount = MountOp("bind", target, index, path, flag.read_only)
+    return _cache_mount(flag, mount, step) if flag.type == "cache" else mount
+
+
+def _cache_mount(flag: MountFlag, mount: MountOp, step: Step) -> MountOp:
+    """A mode only where the mount has a directory of its own: owner and mode say nothing about a part of the input."""
+    if mount.input == SCRATCH and mount.source != "/":
+        raise BuildError(
+            f'cache mount source "{flag.source}" not found: the cache is empty at first',
+            hint="say where it is with from=STAGE, or leave source out",
+        )
+    identity = f"{step.scope.options.cache_namespace}/{flag.id or posixpath.normpath(flag.target)}"
+    mount = mount._replace(kind="cache", id=identity, sharing=flag.sharing or "shared")
+    if mount.source != "/" or (flag.mode, flag.uid, flag.gid) == (None, None, None):
+        return mount
+    mode, uid, gid = 0o755 if flag.mode is None else flag.mode, flag.uid or 0, flag.gid or 0
+    return mount._replace(id=f"{identity} {mode:04o} {uid}:{gid}", mode=mode, uid=uid, gid=gid)
 
 
 def _target(flag: MountFlag, state: StageState) -> str:
@@ -63,18 +75,20 @@ def _input(flag: MountFlag, source: StageState | None, inputs: list[int], step: 
 
 
 def _directory_part(flag: MountFlag, local: int, step: Step) -> int:
-    """A root with just the part of a local directory that a mount shows, filtered by .dockerignore."""
+    """A root with just the part of a local directory that a mount shows, filtered by .dockerignore. What a symlink in
+    the path leads to is put where the mount looks for it."""
     path = posixpath.normpath("/" + flag.source.lstrip("/"))
     if path == "/":
         copy = CopyAction(1, "/", "/", allow_wildcard=False)
     else:
-        copy = CopyAction(1, "/", "/", allow_wildcard=False, include_patterns=(path[1:],), required_paths=(path,))
+        parent = posixpath.dirname(path).rstrip("/") + "/"
+        copy = CopyAction(1, path, parent, allow_wildcard=False, dir_contents_only=False)
     name = f"[internal] load {path} of the build context"
     return step.add_internal(FileOp((copy,)), (SCRATCH, local), name)
 
 
 def _secret_mount(flag: MountFlag, state: StageState) -> MountOp:
-    identity = flag.source or flag.id or posixpath.basename(flag.target)
+    identity = flag.source or flag.id or posixpath.basename(flag.target.rstrip("/"))
     if not identity:
         raise BuildError("one of source, target required")
     target = _target(flag, state) if flag.target else ""
@@ -103,4 +117,5 @@ def _ssh_mount(flag: MountFlag, state: StageState) -> MountOp:
         uid=flag.uid or 0,
         gid=flag.gid or 0,
         required=flag.required,
+        env=flag.target,
     )

@@ -55,7 +55,10 @@ class GitSourceOp(NamedTuple):
 
 
 class MountOp(NamedTuple):
-    """One `RUN --mount`, evaluated. `input` is an index into the vertex's inputs, SCRATCH for none."""
+    """One `RUN --mount`, evaluated. `input` is an index into the vertex's inputs, SCRATCH for none.
+
+    `env` is the variable of a secret, and for an ssh agent the socket's path as it was written.
+    """
 
     kind: str
     target: str

@@ -58,14 +58,16 @@ class Materializer:
         return self._trees.diff_dir(layer.layer_id)
 
     def copy_root_owner(self, parent: Snapshot, upper_dir: str) -> None:
-        """Give an upper directory the mode and owner of the root below it, since it hides that one's."""
+        """Give an upper directory the owner of the root below it, since it hides that one's.
+
+        Not the mode: a layer's tar does not say it, so that what is built would depend on what else the store holds.
+        """
         for layer in reversed(parent.layers):
             if layer.diff_id != EMPTY_LAYER and self._trees.has_tree(layer.layer_id):
                 with os_errors(upper_dir):
                     status = os.stat(self._trees.diff_dir(layer.layer_id))
                     if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
                         os.chown(upper_dir, status.st_uid, status.st_gid)
-                    os.chmod(upper_dir, status.st_mode & 0o7777)
                 return
 
     def lower_dirs(self, snapshot: Snapshot) -> tuple[str, ...]:

@@ -94,6 +94,8 @@ def read_tar(stream: Readable) -> Iterator[TarMember]:
             extensions.add(kind, _extension(stream, size))
             continue
         member = extensions.apply(_member(header, stream, size), stream)
+        if kind == b"\0" and member.name.endswith("/"):
+            member = member._replace(type=DIRECTORY)  # archives older than the type for it
         yield member
         member.content.skip()
         extensions.clear()
@@ -133,8 +135,6 @@ class _Extensions:
             member = member._replace(linkname=os.fsdecode(self._linkname))
         if self._records:
             member = _apply_pax(member, self._records, stream)
-        if member.type in "07" and member.name.endswith("/"):
-            member = member._replace(type=DIRECTORY)
         return member
 
 

@@ -15,7 +15,7 @@ from builder.errors import BuildError
 from builder.ops.content import write_all
 from builder.ops.tree import CAPABILITY
 from builder.sandbox.fsops import Directory, SafeRoot
-from builder.sandbox.paths import Owner, clean, join, split
+from builder.sandbox.paths import ROOT, Owner, clean, join, split
 from cache.blobs import Readable
 from cache.compression import open_decompressed
 from cache.errors import CacheError
@@ -82,7 +82,7 @@ class _Unpacker:
         if name.startswith(WHITEOUT):
             self._delete(directory, parent, name)
             return
-        self._made.add(path)
+        self._note(path)
         if member.type == DIRECTORY:
             self._times.append((path, member.mtime_ns))
         try:
@@ -101,6 +101,12 @@ class _Unpacker:
             with directory:
                 os.utime(directory.fd, ns=(mtime_ns, mtime_ns))
 
+    def _note(self, path: str) -> None:
+        """The archive has something at this path, and so in the directories above."""
+        while path != "/" and path not in self._made:
+            self._made.add(path)
+            path = split(path)[0]
+
     def _enter(self, path: str) -> Directory:
         if self._at is None or self._at[0] != path:
             self.close()
@@ -116,8 +122,8 @@ class _Unpacker:
             with self._open(parent) as above:
                 if above.lstat(name) is not None:
                     raise
-                self._made.add(path)
-                return above.make_dir(name, 0o755)
+                above.make_dir_as_told(name, 0o755, ROOT)
+                return above.open_dir(name)
 
     def _replace(self, member: TarMember, parent: str, name: str) -> None:
         directory = self._enter(parent)
@@ -164,14 +170,25 @@ class _Unpacker:
         directory.utime(name, member.mtime_ns)
 
     def _delete(self, directory: Directory, parent: str, name: str) -> None:
-        """A whiteout: the name behind the prefix goes; an opaque mark removes what this archive has not made."""
+        """A whiteout: the name behind the prefix goes, or with an opaque mark all names; not what this archive made."""
         hidden = name.removeprefix(WHITEOUT)
         if name == OPAQUE:
-            for other in directory.names():
-                if join(parent, other) not in self._made:
-                    directory.remove_all(other)
+            self._clear(directory, parent)
         elif hidden in ("", ".", "..") or hidden.startswith(WHITEOUT):
             raise BuildError(f'archive member "{join(parent, name)[1:]}": not a valid whiteout name')
-        else:
+        elif join(parent, hidden) not in self._made:
             directory.remove_all(hidden)
+        elif stat.S_ISDIR(os.stat(hidden, dir_fd=directory.fd, follow_symlinks=False).st_mode):
+            with directory.open_dir(hidden) as below:
+                self._clear(below, join(parent, hidden))
         self.close()
+
+    def _clear(self, directory: Directory, path: str) -> None:
+        """Remove what was in a directory before this archive."""
+        for name in directory.names():
+            info = directory.lstat(name)
+            if join(path, name) not in self._made:
+                directory.remove_all(name)
+            elif info is not None and stat.S_ISDIR(info.st_mode):
+                with directory.open_dir(name) as below:
+                    self._clear(below, join(path, name))

@@ -1,7 +1,8 @@
 """RUN --mount=type=cache: directories of the store that outlive the build, for one step.
 
 Where they are and who may use them is `cache.cachemounts`'s. A step takes all that it needs before it starts, in one
-order for all steps, so that no two wait for each other; an id that it names twice is one directory at two places.
+order for all steps, so that no two wait for each other; an id that it names twice is one directory at two places. The
+same id on another base is another directory, as it is in BuildKit.
 """
 
 from __future__ import annotations
@@ -27,24 +28,30 @@ def take_cache_mounts(
     A new directory starts with what the mount's source holds, else empty. Vertex `index` is told to wait when another
     step has one of them.
     """
-    numbers: dict[tuple[str, bool], int] = {}
+    mounts = [_named(mount, inputs) for mount in mounts]
+    numbers: dict[str, int] = {}
     for mount in sorted((mount for mount in mounts if mount.kind == "cache"), key=_order):
-        place = (digest_of(mount.id, worker.domain), mount.sharing == "private")
-        if place not in numbers:
-            numbers[place] = _take(mount, worker, stack, index)
+        digest = digest_of(mount.id, worker.domain)
+        if digest not in numbers:
+            numbers[digest] = _take(mount, worker, stack, index)
             name = f"{mount.id} (trust domain {worker.domain[:12]})" if worker.domain else mount.id
-            worker.store.cache_mounts.note_use(place[0], numbers[place], name)
+            worker.store.cache_mounts.note_use(digest, numbers[digest], name)
     return [
-        _mount(mount, numbers[digest_of(mount.id, worker.domain), mount.sharing == "private"], inputs, worker)
-        if mount.kind == "cache"
-        else None
+        _mount(mount, numbers[digest_of(mount.id, worker.domain)], inputs, worker) if mount.kind == "cache" else None
         for mount in mounts
     ]
 
 
-def _order(mount: MountOp) -> tuple[str, bool]:
-    """By id; of one id the mount that wants it alone comes first, since it is taken once."""
-    return digest_of(mount.id), mount.sharing != "locked"
+def _named(mount: MountOp, inputs: Sequence[Snapshot]) -> MountOp:
+    """The mount with what a new directory starts with in its id."""
+    if mount.kind != "cache" or mount.input == SCRATCH or not inputs[mount.input].chain_id:
+        return mount
+    return mount._replace(id=f"{mount.id} from {inputs[mount.input].chain_id}{mount.source}")
+
+
+def _order(mount: MountOp) -> tuple[str, bool, str]:
+    """By id; of one id the mount that wants it alone comes first, since it is taken once, then by target."""
+    return digest_of(mount.id), mount.sharing != "locked", mount.target
 
 
 def _take(mount: MountOp, worker: Worker, stack: ExitStack, index: int) -> int:
@@ -77,17 +84,27 @@ def _import(mount: MountOp, number: int, directory: str, worker: Worker) -> bool
 
 
 def _fill(directory: str, mount: MountOp, source: Snapshot | None, worker: Worker) -> None:
+    # Whoever asks for an owner or a mode gets a directory of its own, whatever the input holds.
+    os.chown(directory, mount.uid, mount.gid)
+    os.chmod(directory, 0o755 if mount.mode is None else mount.mode & 0o777)
+    if mount.mode is None and source is not None:
+        _copy(directory, mount, source, worker)
+
+
+def _copy(directory: str, mount: MountOp, source: Snapshot, worker: Worker) -> None:
+    """Copy what `source` holds at the mount's source path, and that directory's own mode and owner."""
     from builder.ops import fileop
     from builder.plan import CopyAction, FileOp
     from builder.sandbox.fsops import SafeRoot
 
+    copy = CopyAction(1, mount.source, "/", allow_wildcard=False)
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        if source is not None:
-            copy = CopyAction(1, mount.source, "/", allow_wildcard=False)
-            with worker.view(source) as tree:
-                fileop.apply(FileOp((copy,)), SafeRoot(fd), {1: tree})
-        os.fchown(fd, mount.uid, mount.gid)
-        os.fchmod(fd, 0o755 if mount.mode is None else mount.mode & 0o777)
+        with worker.view(source) as tree:
+            fileop.apply(FileOp((copy,)), SafeRoot(fd), {1: tree})
+            top = fileop.expand(copy, tree)[0].entry
+        if top.kind == "d":
+            os.fchown(fd, top.uid, top.gid)
+            os.fchmod(fd, top.mode if mount.source != "/" else 0o755)
     finally:
         os.close(fd)

@@ -47,7 +47,7 @@ def prepare_target(root: SafeRoot, dest: str, source: Source, *, contents_only: 
     A destination that ends in a slash, or is a directory, takes a file under its own name; a directory's contents go
     into the destination itself when `contents_only`.
     """
-    owner = attributes.owner or ROOT
+    owner = attributes.owner
     is_into = dest.endswith(("/", "/."))
     root.mkdir_all(dest if is_into else split(clean(dest))[0], attributes.parent_mode, owner)
     target = root.real_path(dest)
@@ -158,7 +158,7 @@ class Copier:
             raise BuildError(f'cannot copy "/{entry.path}": device 0/0 is how a layer marks a deleted file')
         else:
             directory.mknod(name, _TYPES[entry.kind] | 0o600, entry.rdev if entry.kind in "cb" else 0)
-        if owner != ROOT:
+        if not directory.gives(owner):
             directory.chown(name, owner)
         if entry.kind != "l":
             directory.chmod(name, self._change(entry.mode, False))
@@ -175,16 +175,16 @@ class Copier:
             try:
                 copy_content(source_fd, fd, info.st_size)
                 self._tree.check(entry, os.fstat(source_fd))
-                self._finish(entry, source_fd, fd)
+                self._finish(entry, source_fd, fd, directory)
             finally:
                 os.close(fd)
         finally:
             os.close(source_fd)
 
-    def _finish(self, entry: FileEntry, source_fd: int, fd: int) -> None:
+    def _finish(self, entry: FileEntry, source_fd: int, fd: int, directory: Directory) -> None:
         """Owner first: it clears the mode's special bits and the capabilities."""
         owner = self._owner or (entry.uid, entry.gid)
-        if owner != ROOT:
+        if not directory.gives(owner):
             os.fchown(fd, *owner)
         os.fchmod(fd, self._change(entry.mode, False))
         capability = self._tree.capability(source_fd)

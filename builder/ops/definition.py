@@ -21,6 +21,7 @@ from builder.plan import (
     ImageSourceOp,
     LocalSourceOp,
     MergeOp,
+    MkdirAction,
     Op,
     Vertex,
 )
@@ -236,11 +237,23 @@ def _run_files(op: Op, base: Snapshot, inputs: Inputs, worker: Worker) -> Snapsh
             worker.inputs.fetcher.repository(op).materialise(active)
         else:
             assert isinstance(op, FileOp)
+            if inputs[0] is None:
+                _refuse_names(op)
             _apply(op, snapshots.lower_dirs(base), active, inputs, worker)
         return snapshots.commit(active)
     except BaseException:
         snapshots.discard(active)
         raise
+
+
+def _refuse_names(op: FileOp) -> None:
+    """On an empty root no action may name its owner; one after the first would find what that has made."""
+    from builder.ops.owner import refuse_names
+
+    if isinstance(op.actions[0], CopyAction):
+        refuse_names(op.actions[0].chown)
+    elif isinstance(op.actions[0], MkdirAction):
+        refuse_names(op.actions[0].owner)
 
 
 def _apply(op: FileOp, lower: Sequence[str], active: ActiveSnapshot, inputs: Inputs, worker: Worker) -> None:

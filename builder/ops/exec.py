@@ -23,6 +23,9 @@ from builder.sandbox.wire import CommandError
 from builder.worker import Sandbox, Worker
 from cache.snapshots import ActiveSnapshot, Snapshot
 
+_MOUNTED_LATE = ("secret", "ssh")
+"""Where another mount has the same place, these win (BuildKit)."""
+
 TAIL_BYTES = 8 << 10
 """How much of a failed step's output its error carries."""
 
@@ -169,6 +172,7 @@ def _spec(op: ExecOp, mounts: tuple[Mount, ...], extra_env: tuple[str, ...]) -> 
         rlimits=tuple(_rlimit(text) for text in op.ulimits),
         shm_size=op.shm_size or DEFAULT_SHM_SIZE,
         extra_hosts=op.extra_hosts,
+        mounts_cover_etc=True,
     )
 
 
@@ -200,7 +204,8 @@ def _mounts(
     mounts: list[Mount] = []
     env: list[str] = []
     agents = 0
-    for mount, taken in zip(op.mounts, take_cache_mounts(op.mounts, inputs, worker, stack, index), strict=True):
+    wanted = sorted(op.mounts, key=lambda mount: _MOUNTED_LATE.index(mount.kind) if mount.kind in _MOUNTED_LATE else -1)
+    for mount, taken in zip(wanted, take_cache_mounts(wanted, inputs, worker, stack, index), strict=True):
         if taken is not None:
             mounts.append(taken)
         elif mount.kind == "secret":
@@ -212,7 +217,8 @@ def _mounts(
             mounts.append(Mount("tmpfs", mount.target, None, False, {"size": mount.size}))
         else:
             mounts.append(_bind(mount, inputs, worker))
-    return tuple(mounts), tuple(env)
+    # Of several at one place there is only the last.
+    return tuple({mount.target: mount for mount in mounts}.values()), tuple(env)
 
 
 def _bind(mount: MountOp, inputs: Sequence[Snapshot], worker: Worker) -> Mount:
@@ -239,6 +245,6 @@ def _ssh(mount: MountOp, worker: Worker, mounts: list[Mount], env: list[str], nu
     if socket is None and mount.required:
         raise BuildError(f"ssh agent {mount.id}: not found", hint="give it with --ssh default or --ssh ID=SOCKET")
     if not number:
-        env.append("SSH_AUTH_SOCK=" + target)
+        env.append("SSH_AUTH_SOCK=" + (mount.env or target))
     if socket is not None:
         mounts.append(Mount("bind", target, socket, False, {}))

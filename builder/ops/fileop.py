@@ -24,7 +24,17 @@ from builder.plan import CopyAction, FileOp, MkdirAction, MkfileAction
 from builder.sandbox.fsops import SafeRoot
 from builder.sandbox.paths import split
 
-__all__ = ["ContextTree", "RootTree", "Selection", "apply", "context_tree", "root_tree", "selection", "sources_of"]
+__all__ = [
+    "ContextTree",
+    "RootTree",
+    "Selection",
+    "apply",
+    "context_tree",
+    "expand",
+    "root_tree",
+    "selection",
+    "sources_of",
+]
 
 
 def root_tree(fd: int) -> RootTree:
@@ -40,7 +50,7 @@ def apply(op: FileOp, root: SafeRoot, trees: Mapping[int, SourceTree]) -> None:
                 _copy(action, root, trees.get(action.input, EMPTY_TREE))
         elif isinstance(action, MkdirAction):
             with reported(f'make directory "{action.path}"'):
-                root.mkdir_all(action.path, action.mode & 0o777, owner_of(action.owner, root))
+                root.mkdir_all(action.path, action.mode & 0o777, owner_of(action.owner, root) if action.owner else None)
         else:
             with reported(f'write "{action.path}"'):
                 _write_file(action, root)
@@ -76,7 +86,7 @@ def _unpack(action: CopyAction, source: Source, root: SafeRoot, tree: SourceTree
         if not is_archive(file):
             return False
         file.seek(0)
-        root.mkdir_all(action.dest, 0o755, attributes.owner or (0, 0))
+        root.mkdir_all(action.dest, 0o755, attributes.owner)
         with root.open_dir(action.dest) as dest:
             unpack(file, dest, name=action.source, owner=attributes.owner)
     return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from builder.errors import BuildError
 from builder.sandbox import passwd
 from builder.sandbox.fsops import SafeRoot
 from builder.sandbox.paths import Owner
@@ -24,6 +25,16 @@ def owner_of(spec: str, root: SafeRoot) -> Owner:
         number = _number(group)
         gid = number if number is not None else _find_group(group, root, gid or 0)
     return uid, gid or 0
+
+
+def refuse_names(spec: str) -> None:
+    """Raise BuildError for a name: there is no root yet whose files could say what it means (BuildKit)."""
+    names = [name for name in spec.split(":", 1) if _number(name) is None]
+    if names:
+        raise BuildError(
+            f'invalid user index: -1: "{names[0]}" has no passwd and group files to be looked up in',
+            hint="give a number: the destination is an empty root, as it is with --link",
+        )
 
 
 def _number(text: str) -> int | None:

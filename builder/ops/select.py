@@ -103,8 +103,9 @@ def _listed(action: CopyAction, tree: SourceTree, source: Source) -> Iterator[It
     if source.entry.kind != "d":
         yield source.name, source.entry, False
         return
-    # Only that it is a directory counts: its own mode and owner are not copied.
-    yield ".", source.entry._replace(mode=0, uid=0, gid=0), False
+    is_copied = source.entry.path and not action.dir_contents_only
+    # Else only that it is a directory counts: its own mode and owner are not copied.
+    yield ".", source.entry if is_copied else source.entry._replace(mode=0, uid=0, gid=0), False
     yield from items_of(action, tree, source)
 
 

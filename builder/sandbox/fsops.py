@@ -31,10 +31,11 @@ _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLO
 class Directory:
     """An open directory. Names are single path components; a symlink is acted on itself, never followed."""
 
-    __slots__ = ("fd",)
+    __slots__ = ("_hands_down_group", "fd")
 
     def __init__(self, fd: int) -> None:
         self.fd = fd
+        self._hands_down_group: bool | None = None
 
     def __enter__(self) -> Directory:
         return self
@@ -74,14 +75,33 @@ class Directory:
         """A descriptor to write the new file `name`; the umask applies to `mode`."""
         return os.open(name, _CREATE, mode, dir_fd=self.fd)
 
+    @property
+    def hands_down_group(self) -> bool:
+        """Whether what is made in it gets its group, as setgid directories want (inode(7))."""
+        if self._hands_down_group is None:
+            self._hands_down_group = bool(os.fstat(self.fd).st_mode & stat.S_ISGID)
+        return self._hands_down_group
+
+    def gives(self, owner: Owner) -> bool:
+        """Whether what is made in it has this owner already."""
+        return owner == ROOT and not self.hands_down_group
+
     def make_dir(self, name: str, mode: int, owner: Owner = ROOT) -> Directory:
         """Make a directory with exactly this mode and owner; returns it open."""
         os.mkdir(name, 0o700, dir_fd=self.fd)
         directory = self.open_dir(name)
-        if owner != ROOT:
+        if not self.gives(owner):
             os.fchown(directory.fd, *owner)
         os.fchmod(directory.fd, mode)
         return directory
+
+    def make_dir_as_told(self, name: str, mode: int, owner: Owner | None) -> None:
+        """Make a directory as mkdir(2) does, whose parent's setgid bit counts; without an owner its group, too."""
+        os.mkdir(name, 0o700, dir_fd=self.fd)
+        with self.open_dir(name) as directory:
+            if owner is not None and not self.gives(owner):
+                os.fchown(directory.fd, *owner)
+            os.fchmod(directory.fd, mode | (stat.S_ISGID if self.hands_down_group else 0))
 
     def symlink(self, target: str, name: str) -> None:
         """Make the symlink `name`."""
@@ -231,10 +251,11 @@ class SafeRoot:
             return follow(cleaned, self.readlink)
         return cleaned
 
-    def mkdir_all(self, path: str, mode: int = 0o755, owner: Owner = ROOT) -> list[str]:
+    def mkdir_all(self, path: str, mode: int = 0o755, owner: Owner | None = None) -> list[str]:
         """Make the directory at `path` and its missing parents, all with this mode and owner; idempotent.
 
-        Symlinks are followed, also to what is not there yet. Returns the clean paths it made, parents first. Raises
+        Without an owner they are the process's, or have the group of the setgid directory they are made in. Symlinks
+        are followed, also to what is not there yet. Returns the clean paths it made, parents first. Raises
         NotADirectoryError where something else is in the way.
         """
         real = self.real_path(path)
@@ -247,7 +268,7 @@ class SafeRoot:
                 here = join(here, part)
                 info = parent.lstat(part)
                 if info is None:
-                    os.close(parent.make_dir(part, mode, owner).fd)
+                    parent.make_dir_as_told(part, mode, owner)
                     created.append(here)
                 elif not stat.S_ISDIR(info.st_mode):
                     raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), here)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import overlay, syscalls
-from builder.sandbox.filesystems import NODEV, NOSUID, READ_ONLY, new_filesystem
+from builder.sandbox.filesystems import NODEV, NOEXEC, NOSUID, READ_ONLY, new_filesystem
 from builder.sandbox.operations import NEW_ROOT, SOURCES_DIR, SandboxState, clone_mount
 from builder.sandbox.snapshotter import make_like
 from builder.sandbox.spec import Mount
@@ -46,16 +46,17 @@ class AttachMount(NamedTuple):
 
 
 def _attach_tmpfs(state: SandboxState, mount: Mount) -> None:
-    """A tmpfs with the mode of the directory it covers, unless one is given."""
+    """A tmpfs with the mode of the directory it covers, or 1777 where there was none, unless one is given."""
+    made_before = len(state.stubs)
     target_fd = open_target(state, mount.target, is_directory=True)
     _refuse_proc(target_fd, mount.target)
     mode = mount.options.get("mode")
     if mode is None:
-        mode = stat.S_IMODE(os.fstat(target_fd).st_mode)
+        mode = 0o1777 if len(state.stubs) > made_before else stat.S_IMODE(os.fstat(target_fd).st_mode)
     options = [("mode", f"{mode:04o}")]
     options += [(key, str(mount.options[key])) for key in ("size", "uid", "gid") if mount.options.get(key)]
     attributes = NOSUID | state.device_attributes | (READ_ONLY if mount.read_only else 0)
-    attributes |= syscalls.MOUNT_ATTR_NOEXEC if mount.options.get("noexec") else 0
+    attributes |= NOEXEC if mount.options.get("noexec") else 0
     mount_fd = new_filesystem("tmpfs", tuple(options), attributes)
     syscalls.move_mount(mount_fd, target_fd)
     os.close(mount_fd)
@@ -111,6 +112,7 @@ def _part(fd: int, mount: Mount, place: str, attributes: int) -> int:
 def _file_source(_state: SandboxState, mount: Mount, number: int) -> int:
     """A file with the given content on this step's own tmpfs."""
     options = mount.options
+    mode = 0o644 if options.get("mode") is None else options["mode"]
     path = f"{SOURCES_DIR}/{number}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -118,11 +120,10 @@ def _file_source(_state: SandboxState, mount: Mount, number: int) -> int:
         while content:
             content = content[os.write(fd, content) :]
         os.fchown(fd, options.get("uid", 0), options.get("gid", 0))
-        mode = options.get("mode")
-        os.fchmod(fd, 0o644 if mode is None else mode)
+        os.fchmod(fd, mode)
     finally:
         os.close(fd)
-    attributes = NOSUID | NODEV | (READ_ONLY if mount.read_only else 0)
+    attributes = NOSUID | NODEV | (READ_ONLY if mount.read_only else 0) | (0 if mode & 0o111 else NOEXEC)
     return clone_mount(os.open(path, os.O_PATH | os.O_CLOEXEC), attributes)
 
 

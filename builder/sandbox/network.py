@@ -42,7 +42,9 @@ def bring_up_loopback() -> None:
 
 def etc_mounts(spec: ProcessSpec, own_network: OwnNetwork | None = None) -> tuple[Mount, ...]:
     """/etc/hosts and /etc/resolv.conf, read-only, unless the spec mounts something of its own there."""
-    taken = {posixpath.normpath(f"/{mount.target}") for mount in spec.mounts}
+    taken = {posixpath.normpath("/" + mount.target.lstrip("/")) for mount in spec.mounts}
+    if spec.mounts_cover_etc and "/etc" in taken:
+        return ()
     contents = {
         "/etc/hosts": hosts_text(spec.hostname or DEFAULT_HOSTNAME, spec.extra_hosts),
         "/etc/resolv.conf": resolv_conf_text(spec, own_network),

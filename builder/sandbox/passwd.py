@@ -7,15 +7,20 @@ in the root, regular files only and of bounded size. Runs under `python -I -S`.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox.fsops import SafeRoot
 
-MAX_FILE_SIZE = 1 << 20
+MAX_FILE_SIZE = 10 << 20
 MAX_ID = (1 << 32) - 2
 """The last user or group id: all ones means "no change" to chown(2)."""
+MAX_LOOKED_UP_ID = (1 << 31) - 1
+"""The last id that may stand for an entry, or without its other half."""
+
+_NUMBER = re.compile("[+-]?[0-9]+", re.ASCII)
 
 
 class PasswdEntry(NamedTuple):
@@ -52,14 +57,15 @@ def parse_passwd(source: bytes) -> tuple[PasswdEntry, ...]:
 
 
 def parse_group(source: bytes) -> tuple[GroupEntry, ...]:
-    """The entries in file order, read as leniently as passwd."""
-    return tuple(GroupEntry(f[0], _number(f[2]), tuple(f[3].split(",")) if f[3] else ()) for f in _lines(source, 4))
+    """The entries in file order, read as leniently as passwd; lines that begin with `#` are none."""
+    fields = (fields for fields in _lines(source, 4) if not fields[0].startswith("#"))
+    return tuple(GroupEntry(f[0], _number(f[2]), tuple(f[3].split(",")) if f[3] else ()) for f in fields)
 
 
 def read_file(root_fd: int, path: str) -> bytes | None:
     """The content of `path` in the root, None if it is not there.
 
-    Symlinks are followed inside the root. Raises BuildError for anything but a regular file of at most 1 MiB: a fifo
+    Symlinks are followed inside the root. Raises BuildError for anything but a regular file of at most 10 MiB: a fifo
     or a device there would hang or flood the one who reads it.
     """
     root = SafeRoot(root_fd)
@@ -87,12 +93,13 @@ def resolve_user(spec: str, passwd: bytes | None, group: bytes | None) -> User:
 
     None for a file means that the image lacks it. Raises BuildError for a name that no entry has. As BuildKit does it:
     `uid:gid` needs no file; a bare uid without an entry gets gid 0; supplementary groups come from /etc/group unless
-    a group is given.
+    a group is given. No user at all is root, who may be in more groups, too.
     """
-    user, _, group_name = spec.partition(":")
+    both = _two_numbers(spec)
+    if both is not None:
+        return User(*both, ())
+    user, group_name = [*(spec or "0").split(":"), ""][:2]
     uid, gid = _id(user), _id(group_name)
-    if not spec or (uid is not None and gid is not None):
-        return User(uid or 0, gid or 0, ())
     entry = _find_user(user, uid, passwd)
     if entry is None:
         entry = PasswdEntry("", uid or 0, 0, "")
@@ -135,13 +142,24 @@ def _unknown(kind: str, name: str, file: str, *, is_missing: bool) -> BuildError
     )
 
 
-def _id(text: str) -> int | None:
-    """The number that `text` is, None if it is a name."""
-    if not (text.isascii() and text.isdigit()):
+def _two_numbers(spec: str) -> tuple[int, int] | None:
+    """`uid:gid`, where `root` is a number, too; None when one half has to be looked up."""
+    user, colon, group = spec.partition(":")
+    halves = ["0" if half == "root" else half for half in (user, group)]
+    if not colon or not all(half.isascii() and half.isdigit() for half in halves):
         return None
     # The length first: int() refuses thousands of digits with an error of its own.
-    if len(text) > 20 or int(text) > MAX_ID:
-        raise BuildError(f'user or group id "{text}": expected at most {MAX_ID}')
+    if any(len(half) > 20 or int(half) > MAX_ID for half in halves):
+        raise BuildError(f'user or group id in "{spec}": expected at most {MAX_ID}')
+    return int(halves[0]), int(halves[1])
+
+
+def _id(text: str) -> int | None:
+    """The number that `text` is, None if it is a name."""
+    if not _NUMBER.fullmatch(text):
+        return None
+    if len(text) > 20 or not 0 <= int(text) <= MAX_LOOKED_UP_ID:
+        raise BuildError(f'user or group id "{text}": uids and gids must be in range 0-{MAX_LOOKED_UP_ID}')
     return int(text)
 
 

@@ -79,7 +79,7 @@ class LookUpUser(NamedTuple):
 
     def perform(self, state: SandboxState) -> None:
         source = passwd.read_file(state.root_fd, "/etc/passwd")
-        group = passwd.read_file(state.root_fd, "/etc/group") if self.user else None
+        group = passwd.read_file(state.root_fd, "/etc/group")
         user = passwd.resolve_user(self.user, source, group)
         state.user = user._replace(groups=(*user.groups, *self.groups))
         _check_ids(state.user)

@@ -8,7 +8,6 @@ overlayfs would have said there. Knows no snapshots.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
@@ -75,12 +74,11 @@ class Overlay:
 
 
 def make_like(directory: str, lower_dirs: Sequence[str]) -> None:
-    """Make an upper directory with mode and owner of what it covers: the merged root shows the upper's own."""
+    """Make an upper directory with the owner of what it covers, since the merged root shows the upper's own."""
     os.mkdir(directory, 0o755)
     if lower_dirs:
         below = os.stat(lower_dirs[0])
         os.chown(directory, below.st_uid, below.st_gid)
-        os.chmod(directory, stat.S_IMODE(below.st_mode))
 
 
 OVERLAY: Snapshotter = Overlay()

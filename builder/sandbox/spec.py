@@ -130,6 +130,8 @@ class ProcessSpec(NamedTuple):
     devices: tuple[Device, ...] = ()
     groups: tuple[int, ...] = ()
     """Supplementary groups besides the user's own."""
+    mounts_cover_etc: bool = False
+    """Whether a mount on /etc hides the sandbox's own files there, as in a build, or lies below them."""
 
 
 class ExitStatus(NamedTuple):

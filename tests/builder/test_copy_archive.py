@@ -292,3 +292,26 @@ def test_devices_are_made(add: Callable[..., dict[str, str]], tmp_path: Path) ->
     add(tar(member("null", type=tarfile.CHRTYPE, mode=0o666, devmajor=1, devminor=3)))
     info = (tmp_path / "root/d/null").stat()
     assert (info.st_rdev, stat.S_IMODE(info.st_mode)) == (os.makedev(1, 3), 0o666)
+
+
+def test_whiteouts_are_for_what_was_there_before(add: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+    write_tree(tmp_path / "root/d", {"a": "old", "b/old": "", "o/p/old": ""})
+    found = add(
+        tar(
+            member("a", b"new"),
+            member(".wh.a"),
+            member("b/new"),
+            member(".wh.b"),
+            member("o/p/new"),
+            member("o/.wh..wh..opq"),
+        )
+    )
+    assert sorted(found) == ["d", "d/a", "d/b", "d/b/new", "d/o", "d/o/p", "d/o/p/new"]
+    assert found["d/a"] == "f 644 'new'"
+
+
+def test_a_file_may_have_a_slash_at_the_end(add: Callable[..., dict[str, str]]) -> None:
+    """Only where an archive is older than the type for directories it is one."""
+    old, info = tarfile.TarInfo("old/"), tarfile.TarInfo("file/")
+    old.type, info.size = tarfile.AREGTYPE, 1
+    assert add(tar((old, b""), (info, b"x"))) == {"d": "d 755", "d/old": "d 644", "d/file": "f 644 'x'"}

@@ -194,3 +194,13 @@ def test_devices_are_named_and_can_be_required() -> None:
     assert only(ExecOp, source)[0].devices == (("vendor/class=x", True), ("vendor/class", False))
     with pytest.raises(BuildError, match="is not VENDOR/CLASS=NAME"):
         plan_of("FROM busybox\nRUN --device=/dev/fuse true\n")
+
+
+def test_a_secret_is_called_by_the_last_part_of_its_target() -> None:
+    (run,) = only(ExecOp, "FROM busybox\nRUN --mount=type=secret,target=/run/x/key/ use\n")
+    assert run.mounts[0].id == "key"
+
+
+def test_an_agent_s_socket_is_in_the_environment_as_it_was_written() -> None:
+    (run,) = only(ExecOp, "FROM busybox\nWORKDIR /w\nRUN --mount=type=ssh,target=sock use\n")
+    assert (run.mounts[0].target, run.mounts[0].env) == ("/w/sock", "sock")

@@ -121,8 +121,24 @@ def test_tmpfs_has_the_mode_of_what_it_covers(box: Box) -> None:
     result = box.run(
         "stat -c '%a %u' /tmp /t /u; df -k /u | tail -1 | awk '{print $2}'; echo x > /tmp/f", mounts=mounts
     )
-    assert result.lines == ["1777 0", "755 0", "700 5", "8192"]
+    assert result.lines == ["1777 0", "1777 0", "700 5", "8192"]
     assert result.upper() == ["/etc"]
+
+
+def test_tmpfs_is_for_everybody_where_nothing_was(box: Box) -> None:
+    assert box.run("stat -c %a /new/t", mounts=(Mount("tmpfs", "/new/t"),)).out == "1777\n"
+
+
+@pytest.mark.parametrize("covers", [True, False])
+def test_a_mount_on_etc_hides_the_own_files_of_a_build(box: Box, source: Path, covers: bool) -> None:
+    shown = box.run("ls /etc", mounts=(bind(source / "dir", "/etc"),), mounts_cover_etc=covers).lines
+    assert shown == (["inner"] if covers else ["hosts", "inner", "resolv.conf"])
+
+
+@pytest.mark.parametrize(("mode", "code"), [(0o644, 126), (0o744, 0)])
+def test_a_file_from_memory_is_only_executed_if_it_may(box: Box, mode: int, code: int) -> None:
+    script = Mount("file", "/s", read_only=True, options={"content": "#!/bin/sh\n", "mode": mode})
+    assert box.run("/s", mounts=(script,)).code == code
 
 
 def test_a_file_from_memory(box: Box) -> None:

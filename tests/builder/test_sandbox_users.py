@@ -25,6 +25,7 @@ FORMS = [
     ("7777:8888", User(7777, 8888, ())),
     ("7777:audio", User(7777, 63, ())),
     (":50", User(0, 50, ())),
+    ("+1000:50:9", User(1000, 50, ())),
     ("root:staff", User(0, 50, ())),
 ]
 
@@ -67,7 +68,9 @@ def test_home_of_the_environment_wins_unless_it_is_empty(box: Box) -> None:
     [
         ("nobody-here", "unable to find user nobody-here: no matching entries in passwd file"),
         ("app:nogroup", "unable to find group nogroup: no matching entries in group file"),
-        ("4294967295", 'user or group id "4294967295"'),
+        ("2147483648", "uids and gids must be in range 0-2147483647"),
+        ("app:-1", "uids and gids must be in range 0-2147483647"),
+        ("0:4294967295", 'user or group id in "0:4294967295"'),
         ("1" * 5000, "user or group id"),
     ],
 )
@@ -82,6 +85,19 @@ def test_without_passwd_numbers_work_and_names_do_not(box: Box, tmp_path: Path) 
     assert box.run("echo $HOME $PWD", root=root, user="12:34").out == "/ /\n"
     with pytest.raises(BuildError, match="unable to find user root: the image has no /etc/passwd"):
         box.run("true", root=box.root()._replace(lower_dirs=root.lower_dirs), user="root")
+
+
+def test_root_is_a_number_where_both_halves_are(box: Box, tmp_path: Path) -> None:
+    script = "grep -E '^(Uid|Gid)' /proc/self/status | cut -f2"
+    assert box.run("cat /proc/self/status", root=bare_root(box, tmp_path), user="root:root").out
+    assert resolve_user("root:5", None, None) == User(0, 5, ())
+    assert box.run(script, user="root:5").lines == ["0", "5"]
+
+
+def test_root_is_in_its_groups_without_user_too() -> None:
+    group = b"#wheel:x:9:root\nwheel:x:10:app,root\n"
+    assert resolve_user("", b"root:x:0:7::/root:/bin/sh\n", group) == User(0, 7, (10,))
+    assert resolve_user("", None, None) == User(0, 0, ())
 
 
 def test_missing_system_directories_stay_in_the_layer(box: Box, tmp_path: Path) -> None:
@@ -102,7 +118,7 @@ def test_a_passwd_that_is_no_plain_file_is_refused_at_once(box: Box, kind: str) 
     elif kind == "directory":
         path.mkdir()
     elif kind == "huge":
-        path.write_bytes(b"x" * (1 << 20) + b"\n")
+        path.write_bytes(b"x" * (10 << 20) + b"\n")
     else:
         path.symlink_to("/proc/self/fd/0")
     with pytest.raises(BuildError, match="/etc/passwd of the image"):

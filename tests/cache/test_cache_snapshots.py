@@ -390,11 +390,13 @@ def test_a_broken_layer_blob_is_an_error_and_leaves_no_tree(store):
     assert not os.path.exists(os.path.join(store.root, "snapshots", str(snapshot.layers[0].layer_id), "unpacking"))
 
 
-def test_an_upper_directory_keeps_the_mode_of_the_root_below(store, build):
+def test_an_upper_directory_has_the_owner_of_the_root_below_and_a_mode_of_its_own(store, build):
     base = build(lambda root: write(root / "a"))
-    os.chmod(store.snapshots.lower_dirs(base)[0], 0o751)
-    active = store.snapshots.prepare(base)
-    assert stat.S_IMODE(os.stat(active.upper_dir).st_mode) == 0o751
+    below = store.snapshots.lower_dirs(base)[0]
+    os.chmod(below, 0o1777)
+    os.chown(below, 5, 6)
+    status = os.stat(store.snapshots.prepare(base).upper_dir)
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o755, 5, 6)
 
 
 def test_directories_may_be_nested_deeply(store, build):
