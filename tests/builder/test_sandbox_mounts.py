@@ -205,7 +205,7 @@ def test_mount_points_are_gone_after_the_step(box: Box, source: Path) -> None:
     assert result.upper() == ["/etc", "/home", "/home/app", "/home/kept"]
 
 
-@pytest.mark.parametrize("fields", [{"user": "nobody-here"}, {"cwd": "/etc/passwd"}, {"hostname": "x" * 100}])
+@pytest.mark.parametrize("fields", [{"user": "nobody-here"}, {"cwd": "/etc/passwd"}])
 def test_mount_points_are_gone_after_a_failure_too(box: Box, source: Path, fields: dict[str, str]) -> None:
     root = box.root()
     with pytest.raises(BuildError):
@@ -307,8 +307,8 @@ def test_a_missing_source_names_it(box: Box) -> None:
         box.run("true", mounts=(bind("/no/such/source", "/m"),))
     with pytest.raises(BuildError, match='unknown mount kind "magic"'):
         box.run("true", mounts=(Mount("magic", "/m"),))
-    with pytest.raises(BuildError, match='unknown network mode "bridge"'):
-        box.run("true", network="bridge")
+    with pytest.raises(BuildError, match='unknown network mode "magic"'):
+        box.run("true", network="magic")
 
 
 def test_a_read_only_root(box: Box, source: Path) -> None:
