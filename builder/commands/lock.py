@@ -66,7 +66,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         raise BuildError(f"{target.shown} does not exist", hint="write it: pybuild lock")
     lines = differences(target.lock or {}, found)
     if not args.quiet:
-        env.stdout.write("".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        env.stdout.write(text.encode("utf-8", "backslashreplace").decode())
     if args.check:
         return 1 if lines else 0
     if lines or target.lock is None:
