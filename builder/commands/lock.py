@@ -94,7 +94,7 @@ def _recorded(
         add_named(context, resolver.file_contexts(), source)
         try:
             plan = make_plan(context, options, resolver, host_platform())
-            record(plan, context, recorder, fetcher, resolver.file_contexts())
+            record(plan, recorder, fetcher, resolver.file_contexts())
         except BuildError as error:
             error.excerpt = session.excerpt_of(error, context)
             raise

@@ -160,7 +160,8 @@ def test_a_warm_locked_build_asks_nobody(
     publisher.publish("warm:1", "one")
     url = server.file("/file", b"bytes")
     sources = f"ADD {url} /file\nADD {server.smart(repository)}#main /code\n"
-    pybuild.write(Dockerfile=f"FROM {proxy.name('warm:1')}\n{sources}")
+    syntax = f"# syntax={proxy.name('warm:1')}\n"
+    pybuild.write(Dockerfile=f"{syntax}FROM {proxy.name('warm:1')}\n{sources}")
     pybuild.ok("lock", ".")
     pybuild.ok("build", "--locked", "-t", "x", ".")
     proxy.forget()
@@ -168,6 +169,7 @@ def test_a_warm_locked_build_asks_nobody(
     modules = loaded(pybuild, "build", "--locked", "-t", "x", ".")
     assert (proxy.passed, server.requests) == ([], [])
     assert not modules & {"lark", "networkx", "urllib3", "ssl", "http.client", "builder.registry.client"}
+    assert "grammar.directives" not in modules
     explained = pybuild.ok("explain", "--locked", "--format", "json", ".").stdout
     assert {each["status"] for each in json.loads(explained)["instructions"]} == {"hit"}
     pybuild.ok("graph", "--locked", ".")
@@ -175,6 +177,24 @@ def test_a_warm_locked_build_asks_nobody(
     pybuild.write(Dockerfile=f"FROM {proxy.name('warm:1')}\n{sources}LABEL a=b\n")
     pybuild.ok("build", "--locked", "-t", "x", ".")
     assert (proxy.passed, server.requests) == ([], [])
+
+
+def test_a_remembered_plan_is_held_against_the_lock(
+    pybuild: Pybuild, proxy: FaultProxy, publisher: Publisher, server: Server
+) -> None:
+    publisher.publish("held:1", "one")
+    url = server.file("/file", b"bytes")
+    syntax = f"# syntax={proxy.name('held:1')}\n"
+    pybuild.write(Dockerfile=f"{syntax}FROM {proxy.name('held:1')}\nADD {url} /file\n")
+    pybuild.ok("lock", ".")
+    pybuild.ok("build", "--locked", ".")
+    whole = lock_of(pybuild)
+    for section in ("frontend", "images", "http"):
+        pybuild.write(**{"Dockerfile.lock": json.dumps({**whole, section: {}})})
+        done = pybuild("build", "--locked", ".")
+        assert done.returncode == 1 and "is not in Dockerfile.lock" in done.stderr, section
+    pybuild.write(**{"Dockerfile.lock": json.dumps(whole)})
+    pybuild.ok("build", "--locked", ".")
 
 
 def test_keys_are_those_of_an_unlocked_build(
