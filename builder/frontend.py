@@ -13,7 +13,7 @@ from typing import Any
 
 from builder import codec
 from builder.context import BuildContext
-from builder.errors import BuildError
+from builder.errors import BuildError, Location
 from builder.image.platform import platform_value
 from builder.options import BuildOptions
 from builder.plan import GitSourceOp, HttpSourceOp, Plan
@@ -89,7 +89,23 @@ def make_plan(context: BuildContext, options: BuildOptions, resolver: StoreResol
     from builder.variants import merge, variants
 
     own = platform_value(host)
+    if resolver.pins is not None:
+        _ask_frontend(context, resolver)
     return merge([_lower_one(context, each, resolver, own) for each in variants(options, own)])
+
+
+def _ask_frontend(context: BuildContext, resolver: StoreResolver) -> None:
+    """Have the image that `# syntax` names looked up, which nothing runs: locks have it."""
+    from grammar.directives import detect_syntax
+
+    syntax = detect_syntax(context.source)
+    if syntax is None:
+        return
+    try:
+        resolver.frontend(syntax.ref)
+    except BuildError as error:
+        error.location = error.location or Location(context.dockerfile, syntax.line, syntax.line)
+        raise
 
 
 def _lower_one(context: BuildContext, options: BuildOptions, resolver: StoreResolver, host: Platform) -> Plan:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from builder.errors import BuildError, Location
+from builder.errors import BuildError
 from builder.image.names import parse_name
 from builder.lockfile import Entry, Key, Lock, LockedCommit, LockedFile, LockedFrontend, LockedImage, file_key, git_key
 from builder.plan import GitSourceOp, HttpSourceOp
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from builder.ops.fetch import Fetched
     from builder.ops.git import Pinned
     from builder.pulling import RemoteImages
-    from grammar.nodes import Syntax
 
 _Entry = TypeVar("_Entry", bound=Entry)
 
@@ -36,6 +35,9 @@ class Pins(Protocol):
 
     def revision(self, op: GitSourceOp) -> Pinned | None:
         """What a git reference means, None when its server is to be asked. Raises BuildError."""
+
+    def frontend(self, name: str) -> str:
+        """The digest of an image that `# syntax` names. Raises BuildError."""
 
 
 class LockedSources:
@@ -91,15 +93,9 @@ class LockedSources:
         revision = Revision(entry.object if op.keep_git_dir else entry.commit, entry.commit, entry.ref)
         return Pinned(revision, f"{_update(key)} ({self.shown} wants {revision.name})")
 
-    def check_frontend(self, syntax: Syntax | None, dockerfile: str) -> None:
-        """Raises BuildError when the Dockerfile names a frontend that is not in the lock."""
-        if syntax is None:
-            return
-        try:
-            self._entry(Key("frontend", str(parse_name(syntax.ref))), LockedFrontend)
-        except BuildError as error:
-            error.location = error.location or Location(dockerfile, syntax.line, syntax.line)
-            raise
+    def frontend(self, name: str) -> str:
+        """See Pins. The image itself is not needed."""
+        return self._entry(Key("frontend", str(parse_name(name))), LockedFrontend).digest
 
     def _entry(self, key: Key, kind: type[_Entry]) -> _Entry:
         entry = self.lock.get(key)

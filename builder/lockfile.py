@@ -12,6 +12,7 @@ document alone: neither how names are looked up, nor who reads it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -168,10 +169,9 @@ def named(text: str, keys: Iterable[Key]) -> list[Key]:
     from builder.image.names import parse_name
 
     names = {text, redact(text)}
-    try:
+    with contextlib.suppress(UsageError):
         names.add(str(parse_name(text)))
-    except UsageError:
-        op = git_op(text)
-        if op is not None:
-            names.add(git_key(op).name)
+    op = git_op(text)
+    if op is not None:
+        names.add(git_key(op).name)
     return sorted(key for key in keys if key.name in names)

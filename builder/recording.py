@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from builder.context import BuildContext
 from builder.contexts.times import context_op
-from builder.errors import BuildError, Location
+from builder.errors import BuildError
 from builder.fetcher import Fetcher
 from builder.image.names import parse_name
 from builder.image.pins import get_pin
@@ -21,8 +20,6 @@ from builder.lockfile import Entry, Key, LockedCommit, LockedFile, LockedFronten
 from builder.ops.definition import located
 from builder.plan import GitSourceOp, HttpSourceOp, LocalSourceOp, Plan, Vertex
 from cache.digest import Digest
-from grammar.directives import detect_syntax
-from grammar.nodes import Syntax
 
 if TYPE_CHECKING:
     from builder.ops.fetch import Fetched
@@ -77,11 +74,15 @@ class Recorder:
             name, commit, ref = fetcher.repository(op).revision
             self._record(git_key(op), LockedCommit(commit or name, name, ref))
 
-    def frontend(self, syntax: Syntax) -> None:
-        """Ask what a frontend's name means. Raises BuildError."""
-        key = Key("frontend", str(parse_name(syntax.ref)))
-        if self._keeps(key) is None:
-            self._record(key, LockedFrontend(str(self._images.look(syntax.ref, host_platform()).top)))
+    def frontend(self, name: str) -> str:
+        """See Pins."""
+        key = Key("frontend", str(parse_name(name)))
+        kept = self._keeps(key)
+        if kept is not None:
+            return kept.frontend(name)
+        digest = str(self._images.look(name, host_platform()).top)
+        self._record(key, LockedFrontend(digest))
+        return digest
 
     def _own(self, where: str, platform: str) -> _Found | None:
         """An image of the store that is no copy of a registry's: it was built or loaded here. A build finds it before
@@ -107,8 +108,8 @@ class Recorder:
             raise BuildError(f"{key.name} has changed while it was being locked", hint="try again")
 
 
-def record(plan: Plan, context: BuildContext, recorder: Recorder, fetcher: Fetcher, named: Mapping[str, str]) -> None:
-    """Record what a plan fetches besides images, and the frontend. `named` are the contexts by name. Raises
+def record(plan: Plan, recorder: Recorder, fetcher: Fetcher, named: Mapping[str, str]) -> None:
+    """Record what a plan fetches besides images. `named` are the contexts by name. Raises
     BuildError with the place."""
     for vertex, op in _fetched(plan, named):
         with located(vertex):
@@ -118,14 +119,6 @@ def record(plan: Plan, context: BuildContext, recorder: Recorder, fetcher: Fetch
                 recorder.repository(op, fetcher)
     for repository in fetcher.repositories:  # the main context, and what only the date of was asked for
         recorder.repository(repository, fetcher)
-    syntax = detect_syntax(context.source)
-    if syntax is None:
-        return
-    try:
-        recorder.frontend(syntax)
-    except BuildError as error:
-        error.location = Location(context.dockerfile, syntax.line, syntax.line)
-        raise
 
 
 def _fetched(plan: Plan, named: Mapping[str, str]) -> Iterator[tuple[Vertex, HttpSourceOp | GitSourceOp]]:

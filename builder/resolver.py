@@ -99,6 +99,11 @@ class StoreResolver:
         """See SourceResolver."""
         return self._source("image", name, name, platform)
 
+    def frontend(self, name: str) -> None:
+        """Look up an image that a frontend is in, by the pins. Raises BuildError."""
+        assert self.pins is not None
+        self.resolutions.append(Resolution("frontend", name, "", self.pins.frontend(name)))
+
     def context_time(self, name: str) -> int | None:
         """See SourceResolver."""
         found = self._context_time(name)
@@ -180,6 +185,8 @@ class StoreResolver:
         if resolution.kind.endswith("-time"):
             return self._still_dated(resolution)
         try:
+            if resolution.kind == "frontend":
+                return self.pins is not None and self.pins.frontend(resolution.where) == resolution.manifest_digest
             image = self._find(resolution.kind, resolution.where, resolution.platform)
         except BuildError:
             return False

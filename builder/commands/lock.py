@@ -66,7 +66,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         raise BuildError(f"{target.shown} does not exist", hint="write it: pybuild lock")
     lines = differences(target.lock or {}, found)
     if not args.quiet:
-        env.stdout.write("".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        env.stdout.write(text.encode("utf-8", "backslashreplace").decode())
     if args.check:
         return 1 if lines else 0
     if lines or target.lock is None:
@@ -93,7 +94,7 @@ def _recorded(
         add_named(context, resolver.file_contexts(), source)
         try:
             plan = make_plan(context, options, resolver, host_platform())
-            record(plan, context, recorder, fetcher, resolver.file_contexts())
+            record(plan, recorder, fetcher, resolver.file_contexts())
         except BuildError as error:
             error.excerpt = session.excerpt_of(error, context)
             raise

@@ -6,14 +6,12 @@ import argparse
 import os
 
 from builder.commands import Environment
-from builder.commands.session import excerpt_of
 from builder.context import BuildContext
 from builder.contexts.opening import Source, open_context
 from builder.errors import BuildError, UsageError
 from builder.locked import LockedSources
 from builder.lockfile import Entry, Key, parse
 from builder.resolver import StoreResolver
-from grammar.directives import detect_syntax
 
 
 def lock_path(given: str, context: BuildContext | None, cwd: str, *, option: str) -> tuple[str, str]:
@@ -43,7 +41,7 @@ def open_locked(args: argparse.Namespace, env: Environment, source: Source, reso
     """The context, after what --locked says is in force; a context that is fetched is locked itself, by the file that
     the option names.
 
-    Raises BuildError when there is no lock, or the frontend is not in it, UsageError with --pull.
+    Raises BuildError when there is no lock, UsageError with --pull.
     """
     if args.pull:
         raise UsageError("--pull asks what names mean now, --locked does not", hint="give one of the two")
@@ -55,10 +53,4 @@ def open_locked(args: argparse.Namespace, env: Environment, source: Source, reso
     assert source.fetcher.images is not None
     locked = LockedSources(lock, shown, source.fetcher.images)
     resolver.pins = source.fetcher.pins = locked
-    context = context or open_context(args.context, args.file, source)
-    try:
-        locked.check_frontend(detect_syntax(context.source), context.dockerfile)
-    except BuildError as error:
-        error.excerpt = excerpt_of(error, context)
-        raise
-    return context
+    return context or open_context(args.context, args.file, source)
