@@ -48,7 +48,8 @@ def outside(store: Store, now_ns: int = 0) -> Outside:
     def with_former() -> Roots:
         return images(_former(store, now_ns))
 
-    return Outside(with_former, partial(_places, store), fetched, images.is_document, images)
+    firm = images if any(_former(store, now_ns)) else None
+    return Outside(with_former, partial(_places, store), fetched, images.is_document, firm)
 
 
 def _former(store: Store, now_ns: int) -> Iterator[tuple[str, str, str]]:

@@ -104,16 +104,16 @@ def prune(store: Store, outside: Outside, policies: Iterable[Policy], now_ns: in
     store.cache_mounts.sweep()
     _forget_dangling(store)
     removed: list[Entry] = []
-    inventory = _Inventory(store, outside)
+    inventory, roots = _Inventory(store, outside), outside.roots
     for policy in policies:
-        if policy.all and outside.roots is not outside.firm().roots:
-            outside = outside.firm()
-            inventory = _Inventory(store, outside)
+        asked = outside.firm() if policy.all else outside
+        if asked.roots is not roots:
+            inventory, roots = _Inventory(store, asked), asked.roots
         for _ in range(_PASSES):
-            run = _Run(store, outside, inventory, policy, now_ns)
+            run = _Run(store, asked, inventory, policy, now_ns)
             removed += run.removed
             if run.removed or not run.is_satisfied:
-                inventory = _Inventory(store, outside)
+                inventory = _Inventory(store, asked)
             if run.is_satisfied:
                 break
         if policy.all and not (policy.types or policy.ids or policy.max_used or policy.reserved or policy.min_free):

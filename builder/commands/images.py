@@ -18,9 +18,8 @@ from builder.image.describe import human_age, human_size, short_id, table
 from builder.image.filters import Candidate, parse_image_filters
 from builder.image.former import is_whole, versions_of
 from builder.image.names import familiar_parts, parse_names
-from builder.image.platform import platform_of
 from builder.image.sharing import Sizes, Stack, layer_tree, sizes_of, stack_of, tree_lines
-from builder.image.stored import read_images, require_record
+from builder.image.stored import read_images, read_listed, require_record
 from builder.image.timestamp import format_time, parse_time
 from cache.digest import Digest
 from cache.errors import CacheError
@@ -34,6 +33,7 @@ class _Row(NamedTuple):
 
     record: ImageRecord
     stacks: Sequence[Stack]
+    platforms: Sequence[str] = ()
     sizes: Sizes = Sizes(0, 0)
 
     @property
@@ -99,8 +99,8 @@ def _rows(store: Store) -> Iterator[_Row]:
         if not record.name and record.manifest_digest in named:
             continue
         try:
-            images = read_images(store, Digest(record.manifest_digest))
-            yield _Row(record, [stack_of(store, image) for image in images])
+            listed = read_listed(store, Digest(record.manifest_digest))
+            yield _Row(record, [stack_of(store, image) for _, image in listed], [platform for platform, _ in listed])
         except (BuildError, CacheError):
             yield _Row(record, ())
 
@@ -131,7 +131,7 @@ def _document(row: _Row, now_ns: int) -> dict[str, object]:
         "Size": row.sizes.size,
         "SharedSize": row.sizes.shared,
         "UniqueSize": row.sizes.unique,
-        "Platforms": [platform_of(stack.image.config) for stack in row.stacks],
+        "Platforms": list(row.platforms),
     }
 
 
@@ -149,16 +149,20 @@ def _table(rows: list[_Row], args: argparse.Namespace, now_ns: int) -> str:
 
 
 def _tree(rows: list[_Row], *, as_json: bool) -> str:
-    named = [(_label(row, stack), stack) for row in rows for stack in row.stacks]
+    named = [
+        (_label(row, platform), stack)
+        for row in rows
+        for platform, stack in zip(row.platforms, row.stacks, strict=True)
+    ]
     root = layer_tree(named)
     if as_json:
         return json.dumps(root.document()) + "\n"
     return table(["LAYER", "LAYERS", "SIZE", "IMAGES"], tree_lines(root))
 
 
-def _label(row: _Row, stack: Stack) -> str:
+def _label(row: _Row, platform: str) -> str:
     name = ":".join(familiar_parts(row.record.name)) if row.record.name else short_id(row.record.config_digest)
-    return name if len(row.stacks) == 1 else f"{name} ({platform_of(stack.image.config)})"
+    return name if len(row.stacks) == 1 else f"{name} ({platform})"
 
 
 def _versions(store: Store, args: argparse.Namespace, env: Environment) -> str:

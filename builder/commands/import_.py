@@ -36,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-m", "--message", default="", metavar="TEXT", help="the comment in the image's history")
     add("--platform", default="", metavar="OS/ARCH", help="what the files are for (default: this machine's)")
-    add("-q", "--quiet", action="store_true", help="nothing is shown but the id, which is so in any case")
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:

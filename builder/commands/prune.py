@@ -1,7 +1,8 @@
 """remove what nothing needs from the store, the least recently used first
 
 What an image, a container or a running build needs stays. Without limits everything else goes; `--all` also removes
-what could be made anew from what stays: compressed layers, and the records of layers that an image keeps.
+what could be made anew from what stays (compressed layers, and the records of layers that an image keeps), and what
+names of images meant before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from cache.usage import Entry
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild prune`, which are those of `docker buildx prune` and `docker builder prune`."""
     add = parser.add_argument
-    add("-a", "--all", action="store_true", help="also what can be made anew from what stays")
+    add("-a", "--all", action="store_true", help="also what can be made anew, and former versions of names")
     add(
         "--filter", action="append", default=[], metavar="FILTER", help="type=TYPE, id=ID, until=AGE: only such entries"
     )

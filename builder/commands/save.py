@@ -6,12 +6,13 @@ import argparse
 import os
 
 from builder.commands import Environment
-from builder.export.annotation import index_annotations
 from builder.export.archive import plan_archive, write_archive
 from builder.export.file import open_destination
 from builder.export.pack import Compression, pack_stored
+from builder.export.stored import plan_stored
 from builder.image.names import parse_names
 from builder.image.stored import read_images, require_image, require_record
+from cache.digest import Digest
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,10 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         is_whole = args.format == "oci" and not args.platform
         images = read_images(store, record.manifest_digest) if is_whole else [image]
         packed = [pack_stored(store, each, Compression()) for each in images]
-        annotations = index_annotations(store, record.manifest_digest) if len(packed) > 1 else ()
-        archive = plan_archive(packed, names, annotations, docker=args.format == "docker")
+        if is_whole:
+            archive = plan_stored(store, Digest(record.manifest_digest), packed, names)
+        else:
+            archive = plan_archive(packed, names, docker=args.format == "docker")
         dest = args.output if args.output == "-" else os.path.join(env.cwd, args.output)
         with open_destination(dest, env.stdout_bytes) as sink:
             write_archive([archive], store.blobs, sink)

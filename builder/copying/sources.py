@@ -9,9 +9,8 @@ from typing import cast
 from builder.copying.content import ImageSource, Stream
 from builder.copying.words import Place
 from builder.errors import BuildError
-from builder.export.annotation import index_annotations
-from builder.export.archive import plan_archive
 from builder.export.pack import Compression, pack_stored
+from builder.export.stored import plan_stored
 from builder.image.archive import read_archive
 from builder.image.layout import INDEX_FILE, Layout, parse_index, verified
 from builder.image.listing import docker_listed
@@ -72,12 +71,10 @@ def _reader(repository: Repository, top: Descriptor, raw: bytes) -> ReadDocument
 
 def _stored(place: Place, store: Store) -> ImageSource:
     """An image of the store, or all that it has under one name; what was built here is compressed first."""
-    digest = require_record(store, place.where).manifest_digest
+    digest = Digest(require_record(store, place.where).manifest_digest)
     images = read_images(store, digest)
-    is_index = digest not in [image.manifest_digest for image in images]
     packed = [pack_stored(store, image, Compression()) for image in images]
-    annotations = index_annotations(store, digest) if is_index else ()
-    archive = plan_archive(packed, (), annotations, docker=False, index=is_index)
+    archive = plan_stored(store, digest, packed, ())
     documents = {each.manifest.config.digest: each.config_raw for each in packed} | archive.documents
 
     def read(descriptor: Descriptor) -> bytes:

@@ -9,10 +9,6 @@ from collections.abc import Iterable, Sequence
 
 from builder.errors import UsageError
 from builder.export.spec import Annotation, OutputSpec
-from builder.image.manifest import Index, parse_manifest
-from builder.image.platform import platform_of
-from cache.digest import Digest
-from cache.store import Store
 
 PLACES = ("manifest", "index", "manifest-descriptor", "index-descriptor")
 
@@ -48,16 +44,3 @@ def _annotation(place: str, key: str, value: str, text: str) -> Annotation:
     if name not in PLACES or (bracket and not platform.endswith("]")):
         raise UsageError(f'--annotation "{text}": "{place}" is not known, expected one of {", ".join(PLACES)}')
     return Annotation(name, platform.removesuffix("]"), key, value)
-
-
-def index_annotations(store: Store, digest: Digest) -> tuple[Annotation, ...]:
-    """Return what an index of the store says of itself and of its entries, so that another one can say it, too."""
-    index = parse_manifest(store.blobs.read(digest), f"index {digest}")
-    if not isinstance(index, Index):
-        return ()
-    found = [Annotation("index", "", key, value) for key, value in (index.annotations or {}).items()]
-    for entry in index.manifests:
-        platform = platform_of(entry.platform or {})
-        marks = (entry.annotations or {}).items()
-        found += [Annotation("manifest-descriptor", platform, key, value) for key, value in marks]
-    return tuple(found)

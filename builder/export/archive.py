@@ -28,7 +28,7 @@ from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_IN
 from cache.digest import Digest, sha256_bytes
 
 DOCKER_FILE = "manifest.json"
-_CREATED = "org.opencontainers.image.created"
+CREATED = "org.opencontainers.image.created"
 _BLOB_DIRECTORIES = ("blobs/", "blobs/sha256/")
 _CHUNK = 1 << 18
 
@@ -94,7 +94,7 @@ def plan_archive(
     raw = encode_manifest(Index(tuple(entries), pick_annotations(annotations, "index") or None, media_type))
     digest = sha256_bytes(raw)
     documents[digest] = raw
-    marks = {_CREATED: max(image.created for image in images), **pick_annotations(annotations, "index-descriptor")}
+    marks = {CREATED: max(image.created for image in images), **pick_annotations(annotations, "index-descriptor")}
     return Archive(Descriptor(media_type, digest, len(raw), marks), documents, layers, tuple(names), None)
 
 
@@ -116,7 +116,7 @@ def _check_platforms(images: Sequence[PackedImage], annotations: Sequence[Annota
 
 
 def _manifest_entry(image: PackedImage, annotations: Sequence[Annotation]) -> Descriptor:
-    marks = {_CREATED: image.created, **pick_annotations(annotations, "manifest-descriptor", image.platform)}
+    marks = {CREATED: image.created, **pick_annotations(annotations, "manifest-descriptor", image.platform)}
     platform = platform_document(image.platform)
     return Descriptor(image.manifest.media_type, image.manifest_digest, len(image.manifest_raw), marks, platform)
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from builder.errors import BuildError
 from builder.image.config import diff_ids, parse_config
-from builder.image.manifest import Index, Manifest, parse_manifest
+from builder.image.manifest import Manifest, parse_manifest
 from builder.image.names import ImageName, parse_name
 from builder.image.platform import choose, host_platform, platform_of
 from cache.digest import Digest, sha256_bytes
@@ -61,10 +61,17 @@ def with_config(manifest_digest: Digest, manifest: Manifest, config_raw: bytes) 
 
 def read_images(store: Store, digest: Digest) -> list[StoredImage]:
     """Return the image with this manifest, or all that an index with this digest lists; CacheError as `read_image`."""
+    return [image for _, image in read_listed(store, digest)]
+
+
+def read_listed(store: Store, digest: Digest) -> list[tuple[str, StoredImage]]:
+    """Return the same, each with its platform: what an index says counts more than the image's config."""
     document = parse_manifest(store.blobs.read(digest), f"manifest {digest}")
-    if isinstance(document, Index):
-        return [read_image(store, entry.digest) for entry in document.manifests]
-    return [with_config(digest, document, store.blobs.read(document.config.digest))]
+    if isinstance(document, Manifest):
+        image = with_config(digest, document, store.blobs.read(document.config.digest))
+        return [(platform_of(image.config), image)]
+    images = [(entry, read_image(store, entry.digest)) for entry in document.manifests]
+    return [(platform_of(entry.platform or {}) or platform_of(image.config), image) for entry, image in images]
 
 
 def resolve_image(store: Store, text: str, platform: str = "") -> StoredImage | None:
@@ -76,13 +83,13 @@ def resolve_image(store: Store, text: str, platform: str = "") -> StoredImage | 
     record = find_record(store, text)
     if record is None:
         return None
-    images = read_images(store, Digest(record.manifest_digest))
-    if len(images) == 1 and not platform:
-        return images[0]
-    chosen = choose([platform_of(image.config) for image in images], platform or host_platform())
+    listed = read_listed(store, Digest(record.manifest_digest))
+    if len(listed) == 1 and not platform:
+        return listed[0][1]
+    chosen = choose([each for each, _ in listed], platform or host_platform())
     if chosen is None:
-        return None if platform or not images else images[0]
-    return images[chosen]
+        return None if platform or not listed else listed[0][1]
+    return listed[chosen][1]
 
 
 def find_record(store: Store, text: str) -> ImageRecord | None:
@@ -136,7 +143,7 @@ def platforms_of(store: Store, text: str) -> tuple[str, ...]:
     record = find_record(store, text)
     if record is None:
         return ()
-    return tuple([platform_of(image.config) for image in read_images(store, Digest(record.manifest_digest))])
+    return tuple([platform for platform, _ in read_listed(store, Digest(record.manifest_digest))])
 
 
 def require_record(store: Store, text: str) -> ImageRecord:

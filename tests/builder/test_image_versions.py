@@ -118,6 +118,20 @@ def test_the_last_versions_outlive_a_prune_but_not_with_all(shell: Shell) -> Non
     assert meant(shell) == made[-1].config_digest
 
 
+def test_a_policy_with_all_lets_go_of_versions_one_without_does_not(shell: Shell) -> None:
+    one = load(shell, "1")
+    load(shell, "2")
+    config = shell.directory / "store" / "config.toml"
+    config.write_text(
+        "[[gc.policy]]\nall = false\n[[gc.policy]]\nall = true\nfilters = ['type==source.git.checkout']\n"
+    )
+    shell("prune", "-f", "--policy")
+    assert blob_is_there(shell, one)
+    config.write_text("[[gc.policy]]\nall = true\n[[gc.policy]]\nall = false\n")
+    shell("prune", "-f", "--policy")
+    assert not blob_is_there(shell, one)
+
+
 def test_versions_that_were_replaced_long_ago_are_not_kept(shell: Shell) -> None:
     load(shell, "1")
     shell.now += 100 * DAY

@@ -85,10 +85,11 @@ def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
         yield Docker(os.environ["DOCKER_HOST"])
         return
     require("dockerd")
-    yield from _daemon(tmp_path_factory.mktemp("dockerd"))
+    yield from docker_daemon(tmp_path_factory.mktemp("dockerd"))
 
 
-def _daemon(directory: Path) -> Iterator[Docker]:
+def docker_daemon(directory: Path) -> Iterator[Docker]:
+    """A docker daemon with everything in a directory, stopped at the end; its process id is in the file `pid`."""
     host = f"unix://{directory}/docker.sock"
     state = ("--data-root", str(directory / "data"), "--exec-root", str(directory / "exec"))
     network = ("--bridge=none", "--iptables=false", "--ip-forward=false")
