@@ -14,6 +14,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -195,6 +196,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--generated", action="store_true", help="a made-up tree instead of Debian")
     parser.add_argument("--realtime", action="store_true", help="run everything under chrt -f 10")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started is stopped
     with tempfile.TemporaryDirectory(prefix="pull-", ignore_cleanup_errors=True) as directory:
         scratch = Path(directory)
         (scratch / "d").mkdir()
@@ -208,6 +210,7 @@ def main(argv: list[str]) -> int:
             for _ in range(args.rounds):
                 for program, how in programs(scratch, name, docker).items():
                     found.setdefault(program, []).append(pull(how, prefix))
+                    print(f"{program}: {found[program][-1].seconds:.2f} s", file=sys.stderr, flush=True)
             is_kept = report(found)
             _remove_storage(scratch / "b")
     return 0 if is_kept else 1
