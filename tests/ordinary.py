@@ -19,7 +19,7 @@ from typing import Any
 from tests.conftest import PROJECT, Pybuild, require
 
 PACKAGES = ("builder", "cache", "grammar")
-PREFIX = "pybuild-"
+PREFIX = "pybtest-"
 FIRST_ID, IDS = 1_000_000_000, 65536
 CHECK = "import builder.cli, xxhash, isal, zstandard, lark, networkx, tqdm"
 
@@ -126,7 +126,7 @@ def ordinary_user(label: str, *, with_ids: bool = True) -> Iterator[OrdinaryUser
 def _remove_dead_users() -> None:
     for user in pwd.getpwall():
         pid = user.pw_name.rpartition("-")[2]
-        if user.pw_name.startswith(PREFIX) and not os.path.exists(f"/proc/{pid}"):
+        if user.pw_name.startswith(PREFIX) and pid.isdigit() and not os.path.exists(f"/proc/{pid}"):
             _change_users(["userdel", "--force", user.pw_name], user.pw_name, check=False)
             shutil.rmtree(user.pw_dir, ignore_errors=True)
 
