@@ -9,10 +9,13 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cache.blobs import Readable
 from cache.errors import LayerError
+
+if TYPE_CHECKING:
+    from cache.tarsparse import SparseContent
 
 REGULAR, HARDLINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = "0", "1", "2", "3", "4", "5", "6"
 
@@ -21,6 +24,8 @@ _CHUNK = 1 << 20
 _MAX_EXTENSION = 1 << 20
 _XATTR = "SCHILY.xattr."
 _SPARSE = "GNU.sparse."
+_SPARSE_PAIRS = (_SPARSE + "offset", _SPARSE + "numbytes")
+_OLD_SPARSE = "S"
 
 
 class TarMember(NamedTuple):
@@ -40,7 +45,7 @@ class TarMember(NamedTuple):
     devmajor: int
     devminor: int
     xattrs: dict[str, bytes]
-    content: Content
+    content: Content | SparseContent
 
     def chunks(self) -> Iterator[bytes]:
         """The member's bytes in chunks of at most 1 MiB; LayerError if the stream ends before."""
@@ -94,6 +99,8 @@ def read_tar(stream: Readable) -> Iterator[TarMember]:
             extensions.add(kind, _extension(stream, size))
             continue
         member = extensions.apply(_member(header, stream, size), stream)
+        if kind == b"S":
+            member = _old_sparse(member, header, stream)
         if kind == b"\0" and member.name.endswith("/"):
             member = member._replace(type=DIRECTORY)  # archives older than the type for it
         yield member
@@ -169,13 +176,11 @@ def _member(header: bytes, stream: Readable, size: int) -> TarMember:
     magic = header[257:265]
     if magic[:6] == b"ustar\0" and header[345]:
         name = _text(header, 345, 476 if header[508:] == b"tar\0" else 500) + b"/" + name
-    if kind == "S":
-        raise LayerError(f"tar member {os.fsdecode(name)!r}: sparse files are not supported")
     body = 0 if kind in "123456" else size
     has_devices = kind in "34" and magic[:5] == b"ustar"
     return TarMember(
         os.fsdecode(name),
-        REGULAR if kind == "7" else kind,
+        REGULAR if kind in ("7", _OLD_SPARSE) else kind,
         _number(header, 100, 108) & 0o7777,
         _number(header, 108, 116),
         _number(header, 116, 124),
@@ -189,9 +194,29 @@ def _member(header: bytes, stream: Readable, size: int) -> TarMember:
     )
 
 
+def _old_sparse(member: TarMember, header: bytes, stream: Readable) -> TarMember:
+    from cache.tarsparse import SparseContent, old_parts
+
+    def block() -> bytes:
+        found = _read_exactly(stream, _BLOCK)
+        if len(found) < _BLOCK:
+            raise LayerError("tar stream is truncated: it ends within a header")
+        return found
+
+    size = _number(header, 483, 495)
+    return member._replace(size=size, content=SparseContent(member.content, old_parts(header, block, _number), size))
+
+
+def _pax_sparse(member: TarMember, records: dict[str, bytes]) -> TarMember:
+    from cache.tarsparse import SparseContent, pax_parts
+
+    size = _decimal("size", records.get(_SPARSE + "realsize") or records.get(_SPARSE + "size", b""))
+    name = os.fsdecode(records[_SPARSE + "name"]) if records.get(_SPARSE + "name") else member.name
+    content = SparseContent(member.content, pax_parts(records, member.content), size)
+    return member._replace(name=name, size=size, content=content)
+
+
 def _apply_pax(member: TarMember, records: dict[str, bytes], stream: Readable) -> TarMember:
-    if any(key.startswith(_SPARSE) for key in records):
-        raise LayerError(f"tar member {member.name!r}: sparse files are not supported")
     changed: dict[str, object] = {}
     for field, key in (("name", "path"), ("linkname", "linkpath")):
         if records.get(key):
@@ -205,7 +230,10 @@ def _apply_pax(member: TarMember, records: dict[str, bytes], stream: Readable) -
         size = _decimal("size", records["size"])
         changed.update(size=size, content=Content(stream, size))
     xattrs = {key.removeprefix(_XATTR): value for key, value in records.items() if key.startswith(_XATTR)}
-    return member._replace(**changed, xattrs=xattrs)  # type: ignore[arg-type]
+    member = member._replace(**changed, xattrs=xattrs)  # type: ignore[arg-type]
+    if member.type == REGULAR and any(key.startswith(_SPARSE) for key in records):
+        return _pax_sparse(member, records)
+    return member
 
 
 def _extension(stream: Readable, size: int) -> bytes:
@@ -218,7 +246,8 @@ def _extension(stream: Readable, size: int) -> bytes:
 
 
 def _pax_records(body: bytes) -> dict[str, bytes]:
-    records = {}
+    records: dict[str, bytes] = {}
+    pairs: list[bytes] = []
     start = 0
     while start < len(body) and body[start]:
         space = body.find(b" ", start, start + 8)
@@ -227,8 +256,14 @@ def _pax_records(body: bytes) -> dict[str, bytes]:
         key, equals, value = body[space + 1 : end].partition(b"=")
         if not equals or not value.endswith(b"\n") or end > len(body):
             raise LayerError("tar stream is broken: an extended header has a malformed record")
-        records[os.fsdecode(key)] = value[:-1]
+        name = os.fsdecode(key)
+        if name in _SPARSE_PAIRS:
+            pairs.append(value[:-1])
+        records[name] = value[:-1]
         start = end
+    if pairs:
+        # The oldest sparse format says them once for each part; its successor has all in one record.
+        records[_SPARSE + "map"] = b",".join(pairs)
     return records
 
 
