@@ -105,6 +105,10 @@ def based(pybuild: Pybuild, base_layout: Path) -> list[str]:
     return ["--build-context", f"base=oci-layout://{base_layout}"]
 
 
+LEFT = pytest.StashKey[list[str]]()
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """After all tests nothing of any build is left on the machine; checked once, when every worker has ended."""
     if hasattr(session.config, "workerinput") or os.geteuid() != 0:
@@ -113,4 +117,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     left = wait_until_clean(str(factory.getbasetemp()) if factory is not None else "")
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        raise pytest.UsageError("left behind by builds:\n  " + "\n  ".join(left))
+        session.config.stash[LEFT] = left
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What was left behind, said after the failures and before pytest's own closing line."""
+    for line in config.stash.get(LEFT, []):
+        terminalreporter.write_line(f"left behind by builds: {line}", red=True)

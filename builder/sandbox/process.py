@@ -5,6 +5,7 @@ Performed after the pivot, so that every path is the image's. Runs under `python
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -226,8 +227,10 @@ def _stream(fd: int, uid: int) -> int:
     if is_null(os.fstat(fd)):
         return os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     if uid and stat.S_ISFIFO(os.fstat(fd).st_mode):
-        # /dev/stdout opens the pipe anew, which is then up to its owner and mode.
-        os.fchown(fd, uid, -1)
+        # /dev/stdout opens the pipe anew, which is then up to its owner and mode. A pipe of another user, outside of
+        # this namespace, stays that user's: what is open can be written all the same.
+        with contextlib.suppress(PermissionError):
+            os.fchown(fd, uid, -1)
     return fd
 
 

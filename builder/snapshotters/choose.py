@@ -6,6 +6,7 @@ store's own filesystem, deletions, and directories that hide what is below.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import NamedTuple
 
@@ -13,10 +14,13 @@ from builder.errors import SandboxError
 from builder.sandbox.idmap import is_initial
 from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from cache import merged
+from cache.errors import from_os_error, os_errors
 from cache.store import Store, read_boot_id
 
 AUTO = "auto"
 NAMES = (AUTO, "overlay", "fuse", "native")
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class Choice(NamedTuple):
@@ -61,8 +65,9 @@ def _why_no_overlay(store: Store) -> str:
 
 def _try_overlay(place: str) -> str:
     upper_dir = f"{place}/upper"
-    for name in ("lower", "lower/directory", "upper", "work"):
-        os.mkdir(f"{place}/{name}", 0o755)
+    with os_errors(place):
+        for name in ("lower", "lower/directory", "upper", "work"):
+            os.mkdir(f"{place}/{name}", 0o755)
     try:
         with OVERLAY.opened((f"{place}/lower",), upper_dir, f"{place}/work") as fd:
             os.rmdir("directory", dir_fd=fd)
@@ -73,7 +78,14 @@ def _try_overlay(place: str) -> str:
                 return "overlayfs cannot keep extended attributes"
     except SandboxError as error:
         cause = error.__cause__
-        return f"overlayfs: {os.strerror(cause.errno or 0).lower()}" if isinstance(cause, OSError) else str(error)
+        return _reason(cause, place) if isinstance(cause, OSError) else str(error)
     except OSError as error:
-        return f"overlayfs: {os.strerror(error.errno or 0).lower()}"
+        return _reason(error, place)
     return ""
+
+
+def _reason(error: OSError, place: str) -> str:
+    """What overlayfs said; a disk that fails says nothing about overlayfs, and is a CacheError."""
+    if error.errno in _OF_THE_DISK:
+        raise from_os_error(error, place) from error
+    return f"overlayfs: {os.strerror(error.errno or 0).lower()}"

@@ -130,7 +130,7 @@ def test_programs_are_found_by_the_path_of_the_environment(box: Box) -> None:
 
 @pytest.mark.parametrize("spec", [ProcessSpec(()), ProcessSpec(("a\0b",)), ProcessSpec(("a",), ("A=\0",))])
 def test_a_command_that_cannot_be_said_is_refused(box: Box, spec: ProcessSpec) -> None:
-    with pytest.raises(BuildError, match="a command needs a program"):
+    with pytest.raises(BuildError, match=r"a command needs a program|cannot have zero bytes"):
         box.launcher.run(spec, box.root())
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
 import pytest
 
-from cache import database, keynotes
-from cache.errors import StoreCorruptError, StoreVersionError
+from cache import keynotes
+from cache.errors import StoreCorruptError
 from cache.keynotes import KeyNote
 from cache.mackey import mac_key
 from cache.records import CacheRecord
@@ -76,32 +75,6 @@ def test_file_lists(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
         store.notes.put(note("c"), [(str(number), b"%d" % number)])
     assert store.notes.file_list("digest") is None
     assert store.notes.file_list(str(keynotes._PRUNE_EVERY - 1)) is not None
-
-
-def old_store(root: Path, version: int = 1) -> None:
-    """A store as the first version made it."""
-    Store.open(str(root)).close()
-    (root / "index.db").unlink()
-    with sqlite3.connect(root / "index.db") as made:
-        made.executescript(database._SCHEMA)
-        made.execute("INSERT INTO records VALUES ('old', 'chain', x'7b7d', 1, 0.5, 1)")
-        made.execute(f"PRAGMA user_version={version}")
-    made.close()
-
-
-def test_store_without_notes_gets_them(tmp_path: Path) -> None:
-    old_store(tmp_path / "store")
-    for _ in range(2):
-        with Store.open(str(tmp_path / "store")) as store:
-            assert store.records.get("old") == CacheRecord("old", "chain", b"{}", 1, 0.5)
-            put(store, note("new"))
-            assert set(store.notes.get(["old", "new"])) == {"new"}
-
-
-def test_store_of_a_later_version_is_refused(tmp_path: Path) -> None:
-    old_store(tmp_path / "store", database.SCHEMA_VERSION + 1)
-    with pytest.raises(StoreVersionError, match="unknown format"):
-        Store.open(str(tmp_path / "store"))
 
 
 def test_find_is_get_without_manifests(store: Store) -> None:

@@ -192,11 +192,8 @@ class TestDecompression:
             return
         raw = compress(os.urandom(100_000))
         for size in (7, len(raw) // 2, len(raw) - 1):
-            if compress is zstandard.compress:
-                assert len(read_all(raw[:size])) < 100_000
-            else:
-                with pytest.raises(LayerError, match="truncated"):
-                    read_all(raw[:size])
+            with pytest.raises(LayerError, match=r"truncated|ends too early"):
+                read_all(raw[:size])
 
     def test_damaged_streams_are_layer_errors(self, compress):
         if compress is bytes:

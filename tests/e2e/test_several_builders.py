@@ -187,10 +187,9 @@ def test_a_full_disk_serves_what_is_there_and_can_be_pruned(pybuild: Pybuild, ba
             Dockerfile="FROM base\nRUN head -c 3000000 /dev/urandom > /a\n", other="FROM base\nRUN echo > /b\n"
         )
         small.ok("build", *based, "-t", "x", ".")
-        with open(disk / "filler", "wb") as file, pytest.raises(OSError, match="space"):
+        with open(disk / "filler", "wb", buffering=0) as file, pytest.raises(OSError, match="space"):
             while True:
                 file.write(bytes(1 << 20))
-                file.flush()
         assert not names(small.ok("build", *based, "-t", "x", "."), "DONE")
         assert small.ok("run", "--rm", "x", "wc", "-c", "/a").stdout.startswith("3000000")
         small.ok("rmi", "x")
