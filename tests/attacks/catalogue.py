@@ -27,6 +27,8 @@ class Attack(NamedTuple):
     run: Attempt
     who: tuple[str, ...]
     why_not: str = ""
+    is_alone: bool = False
+    """Whether it changes a setting of the machine, and is tried while no other attack is."""
 
 
 class Elsewhere(NamedTuple):
@@ -42,13 +44,15 @@ class Elsewhere(NamedTuple):
 ATTACKS: list[Attack] = []
 
 
-def attack(area: str, source: str, attempt: str, expected: str, *, root_only: str = "") -> Callable[[Attempt], Attempt]:
+def attack(
+    area: str, source: str, attempt: str, expected: str, *, root_only: str = "", is_alone: bool = False
+) -> Callable[[Attempt], Attempt]:
     """Enter a function as an attack; `root_only` says why an ordinary user does not try it."""
 
     def enter(run: Attempt) -> Attempt:
         name = getattr(run, "__name__", "")
         who = ROOT if root_only else EVERYBODY
-        ATTACKS.append(Attack(name, area, source, attempt, expected, run, who, root_only))
+        ATTACKS.append(Attack(name, area, source, attempt, expected, run, who, root_only, is_alone))
         return run
 
     return enter

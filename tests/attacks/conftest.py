@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -37,7 +38,17 @@ def attacker(armed: Path) -> Iterator[OrdinaryUser]:
 
 
 @pytest.fixture
-def scene(request: pytest.FixtureRequest, tmp_path: Path, armed: Path) -> Iterator[Scene]:
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The machine's settings, which one attack changes: it waits for those of other workers, and they for it."""
+    run_dir = tmp_path_factory.getbasetemp().parent
+    with open(run_dir / "machine.lock", "w") as lock:
+        is_alone = request.node.callspec.params["attack"].is_alone
+        fcntl.flock(lock, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
+        yield
+
+
+@pytest.fixture
+def scene(request: pytest.FixtureRequest, tmp_path: Path, armed: Path, machine: None) -> Iterator[Scene]:
     """The surroundings of one attack by one user; looked at when the attack has been made."""
     who = request.param[1]
     if who == "root":

@@ -238,6 +238,7 @@ def core_dumps(scene: Scene) -> None:
     "the same with a handler that leaves a trace on the host",
     "the handler is not started",
     root_only="needs a core_pattern of the test's own",
+    is_alone=True,
 )
 def core_dump_handler(scene: Scene) -> None:
     trace, handler = scene.scratch / "trace", scene.scratch / "handler"
