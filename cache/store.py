@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = "1"
 _DIRECTORIES = ("blobs", "blobs/sha256", "snapshots", "snapshots/empty", "run", "run/locks", "run/leases", "run/tmp")
-_FILES = {"version", "mac.key", "index.db", "index.db-wal", "index.db-shm"}
+_FILES = {"version", "mac.key", "index.db", "index.db-wal", "index.db-shm", "index.db-journal"}
 _NAMES = {"blobs", "snapshots", "run", "cache-mounts", "git"} | _FILES
 
 
