@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError, UsageError
+from builder.export.archiveplan import plan_archive
 from builder.export.pack import Compression, ImageInput, OnLayer, PackedImage, pack, pack_local
 from builder.export.spec import OutputSpec, parse_output, pick_annotations
 from builder.image.config import diff_ids, parse_config
@@ -131,8 +132,6 @@ def _to_store(store: Store, images: Sequence[ImageInput], output: OutputSpec, na
 
     Several platforms are several images under one index.
     """
-    from builder.export.archive import plan_archive
-
     packed = [_pack_for_store(store, image, output) for image in images]
     planned = plan_archive(packed, names, output.annotations, docker=False, index=output.needs_index)
     for raw in planned.documents.values():
@@ -168,7 +167,7 @@ def _to_archive(
     store: Store, groups: Mapping[str, Sequence[ImageInput]], outputs: Mapping[str, OutputSpec], stdout: ByteOutput
 ) -> list[Exported]:
     """One archive of every target's image; `outputs` differ in their names only."""
-    from builder.export.archive import plan_archive, write_archive, write_layout
+    from builder.export.archive import write_archive, write_layout
     from builder.export.file import open_destination
 
     found, archives = [], []
@@ -190,7 +189,6 @@ def _to_archive(
 
 
 def _to_registry(store: Store, images: Sequence[ImageInput], output: OutputSpec, remote: Remote | None) -> Exported:
-    from builder.export.archive import plan_archive
     from builder.export.push import ImagePush, destinations
 
     names = parse_names(output.names)

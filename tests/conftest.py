@@ -6,12 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
 from tests.leftovers import wait_until_clean
+
+if TYPE_CHECKING:
+    from tests.faultproxy import FaultProxy
+    from tests.registries import Registry
 
 Completed: TypeAlias = "subprocess.CompletedProcess[str]"
 PROJECT = Path(__file__).resolve().parents[1]
@@ -103,6 +108,24 @@ def pybuild(tmp_path: Path) -> Pybuild:
 def based(pybuild: Pybuild, base_layout: Path) -> list[str]:
     """The words that give `FROM base` its meaning."""
     return ["--build-context", f"base=oci-layout://{base_layout}"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A registry for the tests of a module, without TLS and passwords."""
+    from tests.registries import registry
+
+    with registry(tmp_path_factory.mktemp("registry")) as running:
+        yield running
+
+
+@pytest.fixture
+def proxy(plain: Registry) -> Iterator[FaultProxy]:
+    """A network to that registry, at its worst if asked."""
+    from tests.faultproxy import fault_proxy
+
+    with fault_proxy(plain) as running:
+        yield running
 
 
 LEFT = pytest.StashKey[list[str]]()

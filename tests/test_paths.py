@@ -27,6 +27,7 @@ CONTEXT = "the scan of a context; a file that was swapped since is found out by 
 
 ALLOWED = {
     "builder.export.archive": STORE,
+    "builder.export.archiveplan": TEXT,
     "builder.export.walk": TEXT,
     "builder.ops.exec._ssh": TEXT,
     "builder.ops.fileop": TEXT,
@@ -63,6 +64,7 @@ ALLOWED = {
     "builder.sandbox.usage": KERNEL,
     "builder.sandbox.userns": HOST,
     "builder.snapshotters.choose": STORE,
+    "builder.snapshotters.directories": STORE,
     "builder.snapshotters.fuse": STORE,
     "builder.snapshotters.idmapped": STORE,
     "builder.snapshotters.native": STORE,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
 
 from builder.errors import SandboxError
@@ -33,10 +32,13 @@ class Environment(NamedTuple):
     def open_store(self, *, reads_trees: bool = False) -> Store:
         """The store, whose layers' directories this process gets the privileges for when it comes to use them, or,
         if it `reads_trees` whatever else it does, at once and where it can."""
-        from builder.sandbox.userns import take_privileges
         from cache.store import Store
 
-        take = partial(take_privileges, self.stderr.write)
+        def take() -> None:
+            from builder.sandbox.userns import take_privileges
+
+            take_privileges(self.stderr.write)
+
         if reads_trees:
             with suppress(SandboxError):
                 take()

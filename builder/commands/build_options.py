@@ -105,15 +105,19 @@ def add_dns_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dns-option", action="append", default=[], metavar="OPTION", help="an option of resolv.conf(5)")
 
 
-def dns_options(args: argparse.Namespace) -> Dns:
-    """--dns and its relatives as values. Raises UsageError for what is no address, or would be another line."""
+def _require_address(text: str) -> None:
     import ipaddress
 
+    try:
+        ipaddress.ip_address(text)
+    except ValueError as error:
+        raise UsageError(f'--dns "{text}" is not an address') from error
+
+
+def dns_options(args: argparse.Namespace) -> Dns:
+    """--dns and its relatives as values. Raises UsageError for what is no address, or would be another line."""
     for address in args.dns:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError as error:
-            raise UsageError(f'--dns "{address}" is not an address') from error
+        _require_address(address)
     for option, words in (("--dns-search", args.dns_search), ("--dns-option", args.dns_option)):
         for word in words:
             if not word or word != "".join(word.split()):

@@ -6,7 +6,8 @@ import argparse
 import os
 
 from builder.commands import Environment
-from builder.export.archive import plan_archive, write_archive
+from builder.export.archive import write_archive
+from builder.export.archiveplan import plan_archive
 from builder.export.file import open_destination
 from builder.export.pack import Compression, pack_stored
 from builder.export.stored import plan_stored

@@ -8,7 +8,8 @@ from typing import BinaryIO, NamedTuple
 from builder.copying.content import Content, Stream
 from builder.copying.words import Place
 from builder.errors import BuildError
-from builder.export.archive import Archive, plan_archive, write_archive, write_layout
+from builder.export.archive import write_archive, write_layout
+from builder.export.archiveplan import Archive, plan_archive
 from builder.export.file import open_destination
 from builder.export.pack import PackedImage
 from builder.image.document import parse_document

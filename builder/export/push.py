@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from builder.errors import UsageError
-from builder.export.archive import Archive
+from builder.export.archiveplan import Archive
 from builder.export.pack import PackedImage
 from builder.image.manifest import parse_manifest
 from builder.image.names import ImageName

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from builder.export.archive import CREATED, Archive, plan_archive
+from builder.export.archiveplan import CREATED, Archive, plan_archive
 from builder.export.pack import PackedImage
 from builder.image.manifest import Index, encode_manifest, parse_manifest
 from builder.image.names import ImageName

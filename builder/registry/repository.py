@@ -127,12 +127,6 @@ class Repository:
             raise WrongContentError(f"{self}: the registry stored manifest {digest} as {stored}")
         return digest, bool(reply.headers.get("OCI-Subject"))
 
-    def delete_manifest(self, reference: str) -> None:
-        """Remove a tag, or a manifest by its digest; not every registry allows it. NotFoundError when it is gone."""
-        actions = scope(self._name, ("delete", "pull", "push"))
-        call = Call("DELETE", f"{self._name}/manifests/{reference}", actions, expected=(202, 200, 204))
-        self._session.call(call).close()
-
     # Blobs
 
     def blob_size(self, digest: Digest) -> int | None:

@@ -110,29 +110,14 @@ def _by_mount(lower_dirs: Sequence[str], options: Options, attributes: int) -> i
 
     mount(2) needs a place: in a mount namespace that a thread of its own has for as long as it takes.
     """
-    import threading
+    from builder.sandbox.apart import in_mount_namespace
 
-    done: list[int | OSError] = []
-
-    def mount_apart() -> None:
-        try:
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            done.append(_mount_and_copy(lower_dirs, options, attributes))
-        except OSError as error:
-            done.append(error)
-
-    thread = threading.Thread(target=mount_apart)
-    thread.start()
-    thread.join()
-    if isinstance(done[0], OSError):
-        raise done[0]
-    return done[0]
+    return in_mount_namespace(lambda: _mount_and_copy(lower_dirs, options, attributes))
 
 
 def _mount_and_copy(lower_dirs: Sequence[str], options: Options, attributes: int) -> int:
     """A detached copy of an overlay mounted in this thread's mount namespace."""
     opened: list[int] = []
-    syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     try:
         # Opened only now: a layer has to be on a mount of the namespace that the overlay is made in.
         words = ["lowerdir=" + ":".join(_by_descriptor(path, opened) for path in lower_dirs)]

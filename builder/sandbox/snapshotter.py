@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from builder.sandbox.spec import Mount, RootMount
+if TYPE_CHECKING:
+    from builder.sandbox.spec import Mount, RootMount
 
 
 class Snapshotter(Protocol):

@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls
 from builder.sandbox.overlay import HOST_ATTRIBUTES
-from builder.sandbox.snapshotter import OVERLAY, make_like
+from builder.sandbox.snapshotter import OVERLAY
 from builder.sandbox.spec import Mount, RootMount
+from builder.snapshotters.directories import Directories, Scratch, directories_of
 from cache import merged
 from cache.dirfds import OPEN_DIRECTORY
 from cache.errors import os_errors
@@ -32,28 +32,21 @@ _OWN_XATTRS = "user.fuseoverlayfs."
 _OPAQUE_XATTR = "user.fuseoverlayfs.opaque"
 
 
-class Directories(NamedTuple):
-    """What to merge, top first, and where changes go."""
-
-    lower_dirs: Sequence[str]
-    upper_dir: str | None = None
-    work_dir: str | None = None
-
-
 class Fuse:
     """See the module; `scratch` gives directories for changes that nobody keeps. `why_unusable` says what it lacks."""
 
     name = "fuse"
 
-    def __init__(self, scratch: Callable[[], AbstractContextManager[str]]) -> None:
+    def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
 
     @contextmanager
     def mounted(self, root: RootMount) -> Iterator[RootMount]:
-        if len(root.lower_dirs) + (root.upper_dir is not None) < 2:
+        directories = Directories(root.lower_dirs, root.upper_dir, root.work_dir)
+        if directories.is_single:
             yield root
             return
-        with _served(Directories(root.lower_dirs, root.upper_dir, root.work_dir), NODEV) as fd:
+        with _served(directories, NODEV) as fd:
             yield root._replace(lower_dirs=(), source=fd)
 
     @contextmanager
@@ -61,15 +54,9 @@ class Fuse:
         if mount.kind != "overlay":
             yield mount
             return
-        given = mount.options
-        directories = Directories(given["lower_dirs"], given.get("upper_dir"), given.get("work_dir"))
         with ExitStack() as stack:
-            if directories.upper_dir is None and not mount.read_only:
-                place = stack.enter_context(self._scratch())
-                directories = directories._replace(upper_dir=f"{place}/upper", work_dir=f"{place}/work")
-                make_like(f"{place}/upper", directories.lower_dirs)
-                os.mkdir(f"{place}/work", 0o700)
-            if len(directories.lower_dirs) + (directories.upper_dir is not None) < 2:
+            directories = directories_of(mount, self._scratch, stack)
+            if directories.is_single:
                 yield mount
                 return
             yield mount._replace(source=stack.enter_context(_served(directories, NODEV)))
@@ -83,11 +70,12 @@ class Fuse:
         *,
         volatile: bool = False,
     ) -> Iterator[int]:
-        if len(lower_dirs) + (upper_dir is not None) < 2:
+        directories = Directories(tuple(lower_dirs), upper_dir, work_dir)
+        if directories.is_single:
             with OVERLAY.opened(lower_dirs, upper_dir, work_dir) as fd:
                 yield fd
             return
-        with _served(Directories(tuple(lower_dirs), upper_dir, work_dir), HOST_ATTRIBUTES) as fd:
+        with _served(directories, HOST_ATTRIBUTES) as fd:
             yield fd
 
 

@@ -12,16 +12,17 @@ import os
 import pwd
 import signal
 import stat
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import capabilities, overlay, syscalls
+from builder.sandbox.apart import in_mount_namespace
 from builder.sandbox.idmap import Extent, IdMaps, subordinate_ids, write_maps
-from builder.sandbox.snapshotter import OVERLAY, make_like
+from builder.sandbox.snapshotter import Overlay
 from builder.sandbox.spec import Mount, RootMount
+from builder.snapshotters.directories import Directories, Scratch, directories_of
 
 RANGE = 65536
 _FIRST, _LAST = 0x80000, 0x6FFF0000
@@ -87,18 +88,18 @@ def _names_in(path: str) -> set[str]:
         return set()
 
 
-class Idmapped:
+class Idmapped(Overlay):
     """Overlays of mapped layers, made here. See the module."""
 
     name = "overlay"
 
-    def __init__(self, namespace: Remapped, scratch: Callable[[], AbstractContextManager[str]]) -> None:
+    def __init__(self, namespace: Remapped, scratch: Scratch) -> None:
         self._namespace = namespace
         self._scratch = scratch
 
     @contextmanager
     def mounted(self, root: RootMount) -> Iterator[RootMount]:
-        directories = _Directories(root.lower_dirs, root.upper_dir, root.work_dir)
+        directories = Directories(root.lower_dirs, root.upper_dir, root.work_dir)
         with ExitStack() as stack:
             fd, upper_fd = self._mount(directories, stack, volatile=root.volatile)
             yield root._replace(lower_dirs=(), source=fd, upper_source=upper_fd)
@@ -113,26 +114,8 @@ class Idmapped:
             else:
                 yield mount
 
-    @contextmanager
-    def opened(
-        self,
-        lower_dirs: Sequence[str],
-        upper_dir: str | None = None,
-        work_dir: str | None = None,
-        *,
-        volatile: bool = False,
-    ) -> Iterator[int]:
-        with OVERLAY.opened(lower_dirs, upper_dir, work_dir, volatile=volatile) as fd:
-            yield fd
-
     def _overlay(self, mount: Mount, stack: ExitStack) -> Mount:
-        given = mount.options
-        directories = _Directories(tuple(given["lower_dirs"]), given.get("upper_dir"), given.get("work_dir"))
-        if directories.upper_dir is None and not mount.read_only:
-            place = stack.enter_context(self._scratch())
-            directories = directories._replace(upper_dir=f"{place}/upper", work_dir=f"{place}/work")
-            make_like(f"{place}/upper", directories.lower_dirs)
-            os.mkdir(f"{place}/work", 0o700)
+        directories = directories_of(mount, self._scratch, stack)
         fd, _ = self._mount(directories, stack, volatile=True)
         return mount._replace(source=fd)
 
@@ -149,28 +132,16 @@ class Idmapped:
         stack.callback(os.close, fd)
         return mount._replace(source=fd)
 
-    def _mount(self, directories: _Directories, stack: ExitStack, *, volatile: bool) -> tuple[int, int | None]:
+    def _mount(self, directories: Directories, stack: ExitStack, *, volatile: bool) -> tuple[int, int | None]:
         """Descriptors of the merged root and, seen with mapped ids, of its upper directory."""
         try:
-            fd, upper_fd = _apart(lambda: _merge(directories, self._namespace, volatile=volatile))
+            fd, upper_fd = in_mount_namespace(lambda: _merge(directories, self._namespace, volatile=volatile))
         except OSError as error:
             raise _unmappable(directories.common_dir, error) from error
         stack.callback(os.close, fd)
         if upper_fd is not None:
             stack.callback(os.close, upper_fd)
         return fd, upper_fd
-
-
-class _Directories(NamedTuple):
-    lower_dirs: tuple[str, ...]
-    upper_dir: str | None
-    work_dir: str | None
-
-    @property
-    def common_dir(self) -> str:
-        """A directory that all are in: upper and work directory have to be on one mount."""
-        given = [path for path in (*self.lower_dirs, self.upper_dir, self.work_dir) if path is not None]
-        return os.path.commonpath([os.path.dirname(path) for path in given])
 
 
 def _unmappable(path: str, error: OSError) -> SandboxError:
@@ -199,7 +170,7 @@ def _act_as(owner: int) -> None:
     syscalls.capset(permitted, permitted, 0)
 
 
-def _merge(directories: _Directories, namespace: Remapped, *, volatile: bool) -> tuple[int, int | None]:
+def _merge(directories: Directories, namespace: Remapped, *, volatile: bool) -> tuple[int, int | None]:
     """What `_mount` returns; in a mount namespace of its own, where layers can be put on a mapped mount first."""
     if len(directories.lower_dirs) + (directories.upper_dir is not None) == 1:
         return _mapped_clone(directories.lower_dirs[0], namespace.fd), None
@@ -218,23 +189,3 @@ def _merge(directories: _Directories, namespace: Remapped, *, volatile: bool) ->
     fd = overlay.mount_detached(lower_dirs, upper_dir, work_dir, attributes=_NODEV, volatile=volatile)
     upper_fd = None if upper_dir is None else os.open(upper_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     return fd, upper_fd
-
-
-def _apart(work: Callable[[], tuple[int, int | None]]) -> tuple[int, int | None]:
-    """Do something in a thread with a mount namespace of its own, for as long as it takes."""
-    done: list[tuple[int, int | None] | BaseException] = []
-
-    def run() -> None:
-        try:
-            syscalls.unshare(syscalls.CLONE_NEWNS)
-            syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
-            done.append(work())
-        except BaseException as error:
-            done.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if isinstance(done[0], BaseException):
-        raise done[0]
-    return done[0]

@@ -7,10 +7,11 @@ replaced by what the copy differs in, so that layers are the same whoever made t
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from builder.sandbox.spec import Mount, RootMount
+from builder.snapshotters.directories import Scratch
 from cache.flatten import copy_merged, to_upper
 from cache.removal import remove_tree
 
@@ -22,7 +23,7 @@ class Native:
 
     name = "native"
 
-    def __init__(self, scratch: Callable[[], AbstractContextManager[str]]) -> None:
+    def __init__(self, scratch: Scratch) -> None:
         self._scratch = scratch
 
     @contextmanager

@@ -19,21 +19,9 @@ from builder.registry.repository import Repository
 from cache.descriptor import MEDIA_CONFIG, MEDIA_LAYER_GZIP, MEDIA_MANIFEST, Descriptor
 from cache.digest import sha256_bytes
 from tests.faultproxy import Fault, FaultProxy, fault_proxy
-from tests.registries import Registry, registry
+from tests.registries import Registry
 
 LARGE = 3 << 20
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(plain: Registry) -> Iterator[FaultProxy]:
-    with fault_proxy(plain) as running:
-        yield running
 
 
 @pytest.fixture

@@ -175,24 +175,22 @@ class Source:
         return False
 
     def rename(self) -> bool:
-        path = self._pick()
-        target = path.with_name(self._chance.choice(["f0", "f1", "x7", "x1", "moved"]))
-        if not target.is_dir():
-            path.rename(target)
-        for name in ("f0", "f1", "d/sub/c"):
-            if not os.path.lexists(self.context / name):
-                self._write(name)
+        self._move(self._pick(), self._chance.choice(["f0", "f1", "x7", "x1", "moved"]))
         return False
 
     def rename_case(self) -> bool:
         path = self._pick()
-        target = path.with_name(path.name.swapcase())
+        self._move(path, path.name.swapcase())
+        return False
+
+    def _move(self, path: Path, name: str) -> None:
+        """Rename, and write again what the Dockerfile names."""
+        target = path.with_name(name)
         if not target.is_dir():
             path.rename(target)
-        for name in ("f0", "f1", "d/sub/c"):
-            if not os.path.lexists(self.context / name):
-                self._write(name)
-        return False
+        for each in ("f0", "f1", "d/sub/c"):
+            if not os.path.lexists(self.context / each):
+                self._write(each)
 
     def add_or_remove(self) -> bool:
         extra = self.context / self._chance.choice(["d/extra", "extra", "d/sub/extra5", "named/x5"])

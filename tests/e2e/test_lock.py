@@ -12,24 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Pybuild, require
+from tests.conftest import Pybuild
 from tests.e2e.test_budget import loaded
-from tests.faultproxy import FaultProxy, fault_proxy
-from tests.registries import Registry, registry
+from tests.faultproxy import FaultProxy
+from tests.registries import Registry
 from tests.remotes import GitRepository, Server, serving
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    require(os.geteuid() == 0, "building needs root")
-    with registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(plain: Registry) -> Iterator[FaultProxy]:
-    with fault_proxy(plain) as running:
-        yield running
 
 
 @pytest.fixture

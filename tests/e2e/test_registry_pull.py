@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,22 +19,10 @@ import pytest
 from tests.conftest import Pybuild, require
 from tests.e2e.peers import require as require_programs
 from tests.e2e.peers import run
-from tests.faultproxy import Fault, FaultProxy, fault_proxy
-from tests.registries import Registry, registry
+from tests.faultproxy import Fault, FaultProxy
+from tests.registries import Registry
 
 MEGABYTE = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(plain: Registry) -> Iterator[FaultProxy]:
-    with fault_proxy(plain) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

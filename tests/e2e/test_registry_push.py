@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,24 +12,12 @@ from builder.registry.client import RegistryClient
 from builder.registry.errors import NotFoundError
 from tests.conftest import Completed, Pybuild
 from tests.e2e.peers import Docker, Podman, docker, podman, require, run
-from tests.faultproxy import Fault, FaultProxy, fault_proxy
-from tests.registries import Registry, registry
+from tests.faultproxy import Fault, FaultProxy
+from tests.registries import Registry
 
 __all__ = ["docker", "podman"]
 
 MEGABYTE = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
-    with registry(tmp_path_factory.mktemp("registry")) as running:
-        yield running
-
-
-@pytest.fixture
-def proxy(plain: Registry) -> Iterator[FaultProxy]:
-    with fault_proxy(plain) as running:
-        yield running
 
 
 @pytest.fixture

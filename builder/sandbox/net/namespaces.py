@@ -7,14 +7,13 @@ that visits ends there, the others never leave.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from builder.sandbox import syscalls
+from builder.sandbox.apart import T, in_thread
 from builder.sandbox.net.netlink import RouteSocket
 
-T = TypeVar("T")
 _LOOPBACK = 1
 
 
@@ -32,7 +31,7 @@ def new_namespace() -> tuple[int, RouteSocket]:
         syscalls.unshare(syscalls.CLONE_NEWNET)
         return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC), RouteSocket()
 
-    fd, netlink = _in_thread(make)
+    fd, netlink = in_thread(make)
     try:
         netlink.set_up(_LOOPBACK)
     except BaseException:
@@ -49,22 +48,4 @@ def inside(fd: int, work: Callable[[], T]) -> T:
         syscalls.setns(fd, syscalls.CLONE_NEWNET)
         return work()
 
-    return _in_thread(visit)
-
-
-def _in_thread(work: Callable[[], T]) -> T:
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if errors:
-        raise errors[0]
-    return results[0]
+    return in_thread(visit)

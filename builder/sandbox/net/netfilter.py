@@ -31,9 +31,9 @@ _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _GETCHAIN, _NEWRULE = 0, 1, 2, 3, 4, 6
 _OWNER = 2
 _REGISTER = 1
-_NFPROTO_KEY, _L4PROTO_KEY = 15, 16
+_NFPROTO_KEY = 15
 _EQUAL, _NOT_EQUAL = 0, 1
-_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
+_NETWORK_HEADER = 1
 _NAME_SIZE = 16
 
 
@@ -153,12 +153,6 @@ def of_family(family: int) -> tuple[bytes, ...]:
     """Match IPv4 or IPv6."""
     load = _expression("meta", _number(1, _REGISTER), _number(2, _NFPROTO_KEY))
     return load, _compare(bytes([2 if family == socket.AF_INET else 10]))
-
-
-def to_port(protocol: int, port: int) -> tuple[bytes, ...]:
-    """Match the destination port of a transport protocol."""
-    load = _expression("meta", _number(1, _REGISTER), _number(2, _L4PROTO_KEY))
-    return load, _compare(bytes([protocol])), _payload(_TRANSPORT_HEADER, 2, 2), _compare(struct.pack("!H", port))
 
 
 def answers() -> tuple[bytes, ...]:
