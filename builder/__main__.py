@@ -1,5 +1,5 @@
 """`python -m builder` is `pybuild`."""
 
-from builder.cli import main
+from builder.cli import script
 
-raise SystemExit(main())
+raise SystemExit(script())

@@ -5,20 +5,16 @@ of directories; files for COPY are read by `ops`.
 Source: docker buildx build reference (PATH, -f), Dockerfile reference (.dockerignore).
 """
 
-from __future__ import annotations
-
 import os
 import stat
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Self
 
 from builder.errors import BuildError
+from cache.snapshots import Snapshot
 from grammar.errors import DockerfileError
 from grammar.ignore import IgnoreMatcher, read_patterns
-
-if TYPE_CHECKING:
-    from cache.snapshots import Snapshot
 
 DOCKERFILE_LIMIT = 16 << 20
 """As BuildKit: what one gRPC message carries."""
@@ -54,7 +50,7 @@ class BuildContext:
         self._snapshots: dict[str, Snapshot] = {}
 
     @classmethod
-    def open(cls, path: str, dockerfile: str, *, cwd: str, given: DockerfileText | None = None) -> BuildContext:
+    def open(cls, path: str, dockerfile: str, *, cwd: str, given: DockerfileText | None = None) -> Self:
         """The directory `path`, with `dockerfile` (default `Dockerfile` in it; `-` is standard input) or with the one
         that is given. Raises BuildError when one of them is missing or cannot be read."""
         root = os.path.normpath(os.path.join(cwd, path))
@@ -70,7 +66,7 @@ class BuildContext:
         return context
 
     @classmethod
-    def of_snapshot(cls, snapshot: Snapshot, dockerfile: DockerfileText) -> BuildContext:
+    def of_snapshot(cls, snapshot: Snapshot, dockerfile: DockerfileText) -> Self:
         """A context that is a snapshot of the store: no ignore file counts in it."""
         context = cls("", *dockerfile)
         context._snapshots["context"] = snapshot

@@ -4,8 +4,6 @@ Types: `image` (the local store), `registry`, `oci` and `docker` (archives), `lo
 `cacheonly`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from builder.export.file import ByteOutput
     from builder.export.push import Registries
     from builder.registry.transfers import OnTransfer
+else:  # evaluated by NamedTuple, for which text would have to be compiled: 2 ms
+    ByteOutput = Registries = OnTransfer = object
 
 __all__ = ["Exported", "ImageInput", "OutputSpec", "Remote", "export", "export_targets", "parse_output"]
 

@@ -6,7 +6,6 @@ The memo is the door in front of lark and networkx: on a hit neither is imported
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ from builder.plan import GitSourceOp, HttpSourceOp, Plan
 from builder.proxies import proxy_env, with_proxies
 from builder.redact import redact
 from builder.resolver import Resolution, StoreResolver
+from cache.digest import sha256_hex
 from cache.errors import StoreFullError
 from cache.memo import Memo
 from grammar.platforms import Platform
@@ -68,10 +68,7 @@ def memo_key(context: BuildContext, options: BuildOptions, host: str, *, locked:
     if locked:
         seen["locked"] = True  # so that builds with a lock and without do not forget each other's plans
     text = json.dumps(seen, sort_keys=True, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode("ascii"))
-    digest.update(b"\0")
-    digest.update(context.source)
-    return "plan:" + digest.hexdigest()
+    return "plan:" + sha256_hex(text.encode("ascii") + b"\0" + context.source)
 
 
 def _recall(stored: bytes | None, resolver: StoreResolver) -> Plan | None:

@@ -5,18 +5,18 @@ buildx does, and what the attributes come to decides. Knows no option, no store 
 Source: BuildKit, frontend attributes of the Dockerfile front end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder import frontend_values as values
 from builder.errors import UsageError
 from builder.frontend_values import ExtraHost, Resources, Ulimit
+from grammar.platforms import Platform
 
 if TYPE_CHECKING:
     from grammar.lint import LintConfig
-    from grammar.platforms import Platform
+else:  # evaluated by NamedTuple, for which text would have to be compiled: 2 ms
+    LintConfig = object
 
 BUILD_ARG = "build-arg:"
 LABEL = "label:"

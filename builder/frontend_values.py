@@ -4,14 +4,10 @@ The command line's words end here as well, so that both refuse the same. Knows n
 Source: BuildKit, frontend attributes of the Dockerfile front end; docker buildx build reference.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from builder.errors import UsageError
-
-if TYPE_CHECKING:
-    from grammar.platforms import Platform
+from grammar.platforms import Platform
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)
 _UINT64 = (0, (1 << 64) - 1)

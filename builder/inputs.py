@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from builder.context import BuildContext
 from builder.fetcher import Fetcher
 from builder.plan import CopyAction, Vertex
+from cache.digest import sha256_hex
 from cache.errors import StoreFullError
 from cache.memo import Memo
 from cache.snapshots import Snapshot
@@ -26,7 +26,7 @@ class _Read:
 
     def __init__(self, tree: ContextTree, memo: Memo) -> None:
         self.tree = tree
-        self.key = "tree:" + hashlib.sha256(tree.state().encode("utf-8", "surrogateescape")).hexdigest()
+        self.key = "tree:" + sha256_hex(tree.state().encode("utf-8", "surrogateescape"))
         self.digests: dict[str, str] = json.loads(memo.get(self.key) or b"{}")
         self.selections: dict[str, Selection] = {}
         self.lock = threading.Lock()

@@ -1,7 +1,5 @@
 """What a build was asked to do: the command line's words, as values."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple
 

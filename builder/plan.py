@@ -4,8 +4,6 @@ Values only. An operation says everything that its result depends on and nothing
 `solver` carries it out. Paths are absolute in the root they belong to, with `surrogateescape` for odd bytes.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, TypeAlias
 
 from builder.errors import Location

@@ -4,8 +4,6 @@ Remembers every image that it resolved, so that a memoised plan is used only whi
 digest.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Mapping
@@ -50,7 +48,7 @@ class StoreResolver:
     registries: those that the store does not have, or with --pull all."""
 
     def __init__(
-        self, store: Store, contexts: Mapping[str, str], *, cwd: str, remote: RemoteImages | None = None
+        self, store: Store, contexts: Mapping[str, str], *, cwd: str, remote: "RemoteImages | None" = None
     ) -> None:
         self.store = store
         self._remote = remote

@@ -3,16 +3,13 @@
 Texts to values; a profile's file is read here, and compiled for a set of capabilities when a process needs it.
 """
 
-from __future__ import annotations
-
-import binascii
 import functools
-import hashlib
 import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError, UsageError
+from cache.digest import sha256_hex
 
 if TYPE_CHECKING:
     from builder.sandbox.spec import ProcessSpec
@@ -34,10 +31,10 @@ class SecurityOptions(NamedTuple):
         if self.is_unconfined:
             found.append(f"seccomp={UNCONFINED}")
         if self.profile:
-            found.append(f"seccomp=sha256:{hashlib.sha256(self.profile.encode('utf-8', 'replace')).hexdigest()}")
+            found.append(f"seccomp=sha256:{sha256_hex(self.profile.encode('utf-8', 'replace'))}")
         return tuple(found)
 
-    def applied(self, spec: ProcessSpec) -> ProcessSpec:
+    def applied(self, spec: "ProcessSpec") -> "ProcessSpec":
         """The spec with them. Raises BuildError for a profile that is malformed."""
         return spec._replace(
             seccomp=spec.seccomp and not self.is_unconfined,
@@ -72,7 +69,7 @@ def parse_security_options(words: Iterable[str], cwd: str) -> SecurityOptions:
     return options
 
 
-def _capabilities(spec: ProcessSpec) -> frozenset[str]:
+def _capabilities(spec: "ProcessSpec") -> frozenset[str]:
     from builder.sandbox.capabilities import NAMES
 
     return frozenset(NAMES if spec.insecure else spec.capabilities)
@@ -93,6 +90,8 @@ def _read(path: str, shown: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(profile: str, capabilities: frozenset[str]) -> str:
+    import base64
+
     from builder.sandbox.seccomp_profile import compile_profile
 
-    return binascii.b2a_base64(compile_profile(profile, capabilities), newline=False).decode("ascii")
+    return base64.b64encode(compile_profile(profile, capabilities)).decode("ascii")

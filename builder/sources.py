@@ -3,8 +3,6 @@
 The only door out of lowering. It loads nothing heavy, so that a warm build may come through it to check its bases.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 

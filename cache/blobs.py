@@ -9,7 +9,6 @@ last read of `open` fails when the bytes are not the ones that the name promises
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import os
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from types import TracebackType
 from typing import BinaryIO, Protocol
 
 from cache.atomic import AtomicFile
-from cache.digest import Digest
+from cache.digest import Digest, new_sha256, sha256_bytes
 from cache.errors import BlobCorruptError, BlobMissingError, os_errors
 from cache.locks import Locks
 from cache.uses import Uses
@@ -36,6 +35,8 @@ class BlobWriter:
     """One blob while it is written; `digest` and `size` are final when its block has ended."""
 
     def __init__(self, file: AtomicFile) -> None:
+        import hashlib
+
         self._file = file
         self._hash = hashlib.sha256()
         self.size = 0
@@ -59,7 +60,7 @@ class BlobReader:
     def __init__(self, raw: io.FileIO, digest: Digest) -> None:
         self._raw = raw
         self._digest = digest
-        self._hash = hashlib.sha256()
+        self._hash = new_sha256(os.fstat(raw.fileno()).st_size)
 
     def read(self, size: int = -1, /) -> bytes:
         """At most `size` bytes (all that are left when negative), none at the verified end."""
@@ -119,7 +120,8 @@ class BlobStore:
 
     def put_bytes(self, content: bytes) -> Digest:
         """Store `content`; its digest."""
-        return self.put((content,))[0]
+        digest = sha256_bytes(content)
+        return digest if self.size(digest) == len(content) else self.put((content,))[0]
 
     def open(self, digest: Digest) -> BlobReader:
         """A reader that verifies at the end; BlobMissingError when the blob is not there."""

@@ -12,13 +12,13 @@ Knows not what is in them.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import NamedTuple
 
 from cache.database import Database
+from cache.digest import sha256_hex
 from cache.errors import CacheError, os_errors
 from cache.locks import Locks, OnWait
 from cache.removal import remove_tree
@@ -156,7 +156,7 @@ class CacheMounts:
 
 def digest_of(mount_id: str, domain: str = "") -> str:
     """The name of an id's directories, hex digits. Each trust domain has directories of its own."""
-    return hashlib.sha256(os.fsencode(f"{domain}\0{mount_id}" if domain else mount_id)).hexdigest()
+    return sha256_hex(os.fsencode(f"{domain}\0{mount_id}" if domain else mount_id))
 
 
 def _lock_name(digest: str, number: int) -> str:

@@ -4,8 +4,6 @@
 Nothing is followed: a symlink is its target's text. Knows no ignore rules, `keep` has them.
 """
 
-from __future__ import annotations
-
 import gc
 import os
 import stat
@@ -119,7 +117,7 @@ class _Judges(NamedTuple):
     keep: Keep | None
     inside: Mapping[str, Keep | None]
 
-    def below(self, path: str) -> _Judges:
+    def below(self, path: str) -> "_Judges":
         """The judges of what is in the directory at `path`."""
         return _Judges(self.inside[path], {}) if path in self.inside else self
 

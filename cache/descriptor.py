@@ -1,8 +1,6 @@
 """Descriptors: what a piece of content is, how long it is, and its address (OCI image-spec, descriptor)."""
 
-from __future__ import annotations
-
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from cache.digest import Digest
 from cache.errors import CacheError
@@ -46,7 +44,7 @@ class Descriptor(NamedTuple):
         return document
 
     @classmethod
-    def from_json(cls, document: object) -> Descriptor:
+    def from_json(cls, document: object) -> Self:
         """The descriptor that a JSON document describes; CacheError when it is not one."""
         if not isinstance(document, dict):
             raise CacheError(f"descriptor is not valid: expected an object, got {document!r}")

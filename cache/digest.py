@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+from typing import TYPE_CHECKING
 
 from cache.errors import CacheError
 
+if TYPE_CHECKING:
+    import hashlib
+    from hashlib import sha256
+else:
+    try:
+        from _sha256 import sha256
+    except ImportError:
+        from hashlib import sha256
+
+_PAYS_OFF = 1 << 20
 _HEX_DIGITS = frozenset("0123456789abcdef")
 
 
@@ -40,4 +50,24 @@ class Digest(str):
 
 def sha256_bytes(content: bytes) -> Digest:
     """The digest of `content`."""
-    return Digest.of_hex(hashlib.sha256(content).hexdigest())
+    return Digest.of_hex(sha256_hex(content))
+
+
+def sha256_hex(content: bytes) -> str:
+    """The 64 hex digits of the sha256 of `content`."""
+    found = new_sha256(len(content))
+    found.update(content)
+    return found.hexdigest()
+
+
+def new_sha256(size: int) -> hashlib._Hash:
+    """A hash to be fed with about `size` bytes.
+
+    hashlib loads OpenSSL, which takes a third of what Python itself takes to start and pays off for megabytes only. The
+    other one is what Python's own `random` does the same with.
+    """
+    if size < _PAYS_OFF:
+        return sha256()
+    import hashlib
+
+    return hashlib.sha256()

@@ -4,8 +4,6 @@ Knows no reference syntax: names are compared as they are, so callers give them 
 name ("") is kept as well, by its manifest digest.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 

@@ -7,10 +7,11 @@ wrong hits.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any
+
+from cache.digest import sha256_hex
 
 KEY_VERSION = 2
 
@@ -18,7 +19,7 @@ KEY_VERSION = 2
 def key_of(manifest: Mapping[str, Any]) -> str:
     """The key, 64 hex digits, of a manifest of JSON values. TypeError or ValueError for values that JSON has not."""
     text = f"pybuild cache key {KEY_VERSION}\n{_dump(manifest)}"
-    return hashlib.sha256(text.encode("ascii")).hexdigest()
+    return sha256_hex(text.encode("ascii"))
 
 
 def readable(manifest: Mapping[str, Any]) -> bytes:

@@ -1,7 +1,5 @@
 """The rows of layers and of the chains made of them. Knows no directory and no blob, only what is written of them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 

@@ -16,12 +16,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import itertools
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 
+from cache.digest import sha256_hex
 from cache.errors import CacheError, os_errors
 
 OnWait = Callable[[str], None]
@@ -108,7 +108,7 @@ class Locks:
             os.close(fd)
 
     def _lock_path(self, name: str) -> str:
-        return os.path.join(self._locks_dir, hashlib.sha256(os.fsencode(name)).hexdigest())
+        return os.path.join(self._locks_dir, sha256_hex(os.fsencode(name)))
 
     def _acquire(self, path: str, operation: int, name: str, on_wait: OnWait | None) -> int:
         with os_errors(path):

@@ -3,8 +3,6 @@
 Knows no operation. A record does not keep its snapshot alive, so a reader asks the snapshot store for it too.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple

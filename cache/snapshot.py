@@ -1,11 +1,8 @@
 """The nouns of the snapshot store: layers, and the stacks of them that make a root file system."""
 
-from __future__ import annotations
-
-import hashlib
 from typing import NamedTuple
 
-from cache.digest import Digest
+from cache.digest import Digest, sha256_hex
 
 EMPTY_LAYER = Digest("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")
 """The diff_id of a tar without entries."""
@@ -35,7 +32,7 @@ class Snapshot(NamedTuple):
     def content_digest(self) -> str:
         """One digest for what all layers hold, times and empty layers aside; "" when they hold nothing."""
         contents = [layer.content_digest for layer in self.layers if layer.diff_id != EMPTY_LAYER]
-        return hashlib.sha256("\n".join(contents).encode()).hexdigest() if contents else ""
+        return sha256_hex("\n".join(contents).encode()) if contents else ""
 
 
 EMPTY = Snapshot("", ())
@@ -52,4 +49,4 @@ class ActiveSnapshot(NamedTuple):
 
 def chain_id(parent: str, diff_id: Digest) -> str:
     """The name of a layer on top of a chain (OCI image-spec, config, Layer ChainID)."""
-    return "sha256:" + hashlib.sha256(f"{parent} {diff_id}".encode()).hexdigest() if parent else str(diff_id)
+    return Digest.of_hex(sha256_hex(f"{parent} {diff_id}".encode())) if parent else str(diff_id)

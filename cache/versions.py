@@ -6,8 +6,6 @@ name means (0: one that has no row yet). `parent` is the version that a version 
 are remembered. Knows no blob and no layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

@@ -16,8 +16,8 @@ WHITE_SPACE = (
 MESSAGE_WIDTH = 120
 
 REPLACEMENT = "\ufffd"
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SPACES = re.compile(f"[{WHITE_SPACE}]+")
+_SURROGATE = "[\ud800-\udfff]"
+_SPACES = f"[{WHITE_SPACE}]+"
 
 
 def trim(text: str) -> str:
@@ -27,12 +27,12 @@ def trim(text: str) -> str:
 
 def split_spaces(text: str) -> list[str]:
     """The pieces between runs of white space; the first and the last may be empty."""
-    return _SPACES.split(text)
+    return re.split(_SPACES, text)
 
 
 def replace_undecodable(text: str) -> str:
     """`text` with U+FFFD for every byte that was not UTF-8 and every lone surrogate."""
-    return text if text.isascii() else _SURROGATE.sub(REPLACEMENT, text)
+    return text if text.isascii() else re.sub(_SURROGATE, REPLACEMENT, text)
 
 
 def to_lower(text: str) -> str:

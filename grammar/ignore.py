@@ -4,8 +4,6 @@ Later patterns win, `!` takes a path back in, and a match of a directory counts 
 with `/`. It walks nothing itself: a walker asks entry by entry and hands back the state of the directory it is in.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 

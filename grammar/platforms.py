@@ -3,8 +3,6 @@
 The machine's own platform is an argument; nothing is asked of the system. The rules are containerd's.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from functools import cache

@@ -3,8 +3,6 @@
 Knows nothing of what stands there. It imports no dataclasses, because errors are on the warm path.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 

@@ -3,11 +3,9 @@
 It knows the rules of the distribution project's references and Docker's default registry; it asks no registry.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from grammar.characters import quoted, to_lower
 from grammar.errors import DockerfileError
@@ -58,11 +56,11 @@ class Reference(NamedTuple):
     def _suffix(self) -> str:
         return (f":{self.tag}" if self.tag else "") + (f"@{self.digest}" if self.digest else "")
 
-    def with_default_tag(self) -> Reference:
+    def with_default_tag(self) -> Self:
         """With the tag `latest` if there is neither tag nor digest."""
         return self._replace(tag=DEFAULT_TAG) if self.is_name_only else self
 
-    def pinned(self) -> Reference:
+    def pinned(self) -> Self:
         """What a registry is asked for: a digest makes the tag moot, no tag means the default one."""
         return self._replace(tag="") if self.digest else self.with_default_tag()
 

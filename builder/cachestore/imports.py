@@ -11,7 +11,6 @@ build with the same caches asks for.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
@@ -21,7 +20,7 @@ from builder.cachestore.place import CacheSource
 from builder.cachestore.reading import read_index
 from builder.errors import BuildError
 from cache.arrival import receive, stack_received
-from cache.digest import Digest
+from cache.digest import Digest, sha256_hex
 from cache.errors import CacheError
 from cache.exchange import EMPTY_INDEX, CacheIndex, TravellingLayer, TravellingRecord
 from cache.layerrows import LayerRows
@@ -74,7 +73,7 @@ class Imports:
         self._offered: dict[Layer, list[tuple[Cache, TravellingLayer]]] = {}
         self._had: set[TravellingLayer] = set()
         untrusted = sorted(cache.name for cache in caches if cache.spec.trust != "full")
-        self.domain = hashlib.sha256("\n".join(untrusted).encode()).hexdigest() if untrusted else ""
+        self.domain = sha256_hex("\n".join(untrusted).encode()) if untrusted else ""
 
     def close(self) -> None:
         """Give connections up. Idempotent."""

@@ -4,8 +4,6 @@ A command module has `add_arguments(parser)` and `run(args, env) -> exit code`, 
 command's help.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
@@ -29,7 +27,7 @@ class Environment(NamedTuple):
     clock: Callable[[], int]
     """Nanoseconds since the epoch."""
 
-    def open_store(self, *, reads_trees: bool = False) -> Store:
+    def open_store(self, *, reads_trees: bool = False) -> "Store":
         """The store, whose layers' directories this process gets the privileges for when it comes to use them, or,
         if it `reads_trees` whatever else it does, at once and where it can."""
         from cache.store import Store

@@ -1,7 +1,5 @@
 """The words of the build commands as values: what argparse took, checked, and made into BuildOptions."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import stat

@@ -4,8 +4,6 @@ A local directory is never mistaken for anything else. `-f` is a path in a conte
 absolute. Source: docker buildx build reference (PATH | URL | -, -f), and what buildx does with both.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Mapping

@@ -3,8 +3,6 @@
 The local store keeps the documents of the same plan, so that an image is the same wherever it goes.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@ Two forms. `pack_local` is for the store: layers that have no blob are listed by
 compressed. `pack` is for export: every layer is a blob of the wanted compression.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 

@@ -3,8 +3,6 @@
 Text in, values out; every name and value is checked here, nothing is opened.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple, NoReturn
 

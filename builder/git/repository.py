@@ -10,13 +10,13 @@ fetches leave files that git ignores. The remote's name is kept without the secr
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections.abc import Iterator
 
 from builder.errors import BuildError
 from builder.git.command import Git, GitError, Place
 from builder.git.refs import Revision
+from cache.digest import sha256_hex
 from cache.errors import os_errors
 from cache.removal import remove_tree
 from cache.store import Store
@@ -103,7 +103,7 @@ class Repository:
 def opened(store: Store, git: Git, revision: Revision) -> Iterator[Repository]:
     """The repository of git's remote, made when it is not there; locked until the end of the block."""
     kind = object_format(revision.name)
-    identity = hashlib.sha256(f"{git.access.url}\n{kind}".encode("utf-8", "surrogateescape")).hexdigest()
+    identity = sha256_hex(f"{git.access.url}\n{kind}".encode("utf-8", "surrogateescape"))
     path = os.path.join(git_dir(store), identity)
     with store.locks.exclusive(lock_name(identity)):
         if not os.path.isdir(path):

@@ -3,8 +3,6 @@
 Values, how they are read and how they are written. Where their bytes lie is the business of layout, archive and store.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, TypeAlias
 
 from builder.errors import BuildError

@@ -1,7 +1,5 @@
 """Names of images as the store keeps them: complete, `docker.io/library/busybox:latest`, and as people write them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ A build that finds its base this way asks nobody. What is remembered is a digest
 has its documents. May be forgotten at any time.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from typing import NamedTuple

@@ -3,8 +3,6 @@
 The bytes of a document come from a `read` function, so that directories, archives and the store look the same.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 

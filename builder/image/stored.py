@@ -4,8 +4,6 @@ A name may mean an index over images for several platforms instead, whose row ha
 images by name or id, naming them. What is not in the store is None here; fetching it is somebody else's business.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 

@@ -9,7 +9,6 @@ Knows no Dockerfile. Source: Dockerfile reference, ADD (HTTP_AUTH_HEADER_<host> 
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import stat
@@ -22,7 +21,7 @@ from builder.errors import BuildError
 from builder.ops.content import write_all
 from builder.plan import HttpSourceOp
 from builder.sandbox.fsops import Directory
-from cache.digest import Digest
+from cache.digest import Digest, sha256_hex
 from cache.errors import CacheError
 
 if TYPE_CHECKING:
@@ -219,7 +218,7 @@ def remembered(store: Store) -> Iterator[Digest]:
 
 
 def _memo_key(url: str) -> str:
-    return MEMO_PREFIX + hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()
+    return MEMO_PREFIX + sha256_hex(url.encode("utf-8", "surrogateescape"))
 
 
 def _recall(url: str, store: Store) -> _Answer | None:

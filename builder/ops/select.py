@@ -6,7 +6,6 @@ wildcards, include and exclude patterns). Knows nothing of destinations.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +16,7 @@ from builder.ops.wildcard import component_matcher, has_wildcard
 from builder.plan import CopyAction
 from builder.sandbox.paths import clean, follow, join, split
 from cache.contenthash import FileEntry
+from cache.digest import sha256_hex
 
 if TYPE_CHECKING:
     from grammar.ignore import MatchState
@@ -66,7 +66,7 @@ def selection(action: CopyAction, tree: SourceTree) -> Selection:
         for source in expand(action, tree):
             files += _states(list(_listed(action, tree, source)), action, tree)
     found = Selection("", tuple(files))
-    return found._replace(digest=hashlib.sha256(found.text()).hexdigest())
+    return found._replace(digest=sha256_hex(found.text()))
 
 
 def expand(action: CopyAction, tree: SourceTree) -> list[Source]:

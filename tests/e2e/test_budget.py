@@ -11,7 +11,19 @@ from pathlib import Path
 
 from tests.conftest import Pybuild
 
-HEAVY = ("lark", "networkx", "pyroute2", "tqdm", "ssl", "asyncio", "concurrent", "subprocess", "dataclasses", "ctypes")
+HEAVY = (
+    "lark",
+    "networkx",
+    "pyroute2",
+    "tqdm",
+    "ssl",
+    "asyncio",
+    "concurrent",
+    "subprocess",
+    "dataclasses",
+    "ctypes",
+    "_hashlib",
+)
 PROBE = """
 import json, sys
 from builder.cli import main
