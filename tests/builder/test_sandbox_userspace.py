@@ -41,8 +41,9 @@ GREET = f"busybox sleep 1 | busybox timeout 10 busybox nc {{}} {GREETING_PORT}"
 
 _OPEN = """
 from builder.sandbox.launcher import _library_dir
+from builder.sandbox.net.iptables import Iptables
 from builder.sandbox.net.keeper import open_network
-network, first = open_network(_library_dir())
+network, first = open_network(_library_dir(), Iptables())
 print(type(network).__name__, network.relay)
 network.close()
 """

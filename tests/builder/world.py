@@ -96,7 +96,8 @@ class World:
         """Interfaces, tables and rules of pybuild's on the machine."""
         found = [name for name in self.interfaces() if name != "uplink"]
         found += [line for line in self.output("nft", "list", "tables").splitlines() if "pybuild" in line]
-        found += [line for line in self.output("iptables", "-S").splitlines() if "pybuild" in line]
+        for program in ("iptables", "ip6tables"):
+            found += [line for line in self.output(program, "-S").splitlines() if "pybuild" in line]
         return found
 
     def make(self) -> None:

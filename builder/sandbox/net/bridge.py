@@ -43,9 +43,12 @@ class Uplink(NamedTuple):
 
 
 class Bridge:
-    """The network of one build. Raises OSError, SandboxError where it cannot be made."""
+    """The network of one build. Raises OSError, SandboxError where it cannot be made.
 
-    def __init__(self) -> None:
+    What it adds to `rules` is the caller's to take back, who may have to before this is made.
+    """
+
+    def __init__(self, rules: Iptables) -> None:
         self._numbers: set[int] = set()
         self._host = RouteSocket()
         uplink = survey(self._host)
@@ -56,7 +59,7 @@ class Bridge:
         """What the user has to know."""
         self.subnet = subnets.choose(uplink.taken, has_ipv6=uplink.has_ipv6)
         self._interface = f"{INTERFACE_PREFIX}{os.urandom(4).hex()}"
-        self._iptables = Iptables(self._interface)
+        self._iptables = rules
         self._tables: netfilter.Tables | None = None
         self._router_fd, self._router = new_namespace()
         self._bridge = self._make_bridge()
@@ -93,7 +96,6 @@ class Bridge:
 
     def close(self) -> None:
         """Take back what the kernel does not. Idempotent."""
-        self._iptables.close()
         if self._tables is not None:
             self._tables.close()
 
@@ -146,11 +148,11 @@ class Bridge:
             self._tables.add(self._interface, self._chains())
         except OSError:
             iptables.sweep(_is_interface)
-            self._iptables.translate(str(network), str(network_6 or ""))
+            self._iptables.translate(self._interface, str(network), str(network_6 or ""))
             return
         if _has_iptables(self._tables):
             iptables.sweep(_is_interface)
-            self._iptables.open_forwarding(has_ipv6=network_6 is not None)
+            self._iptables.open_forwarding(self._interface, has_ipv6=network_6 is not None)
 
     def _chains(self) -> list[netfilter.Chain]:
         """What leaves gets the machine's address; nothing comes in unasked or goes out with a false source."""

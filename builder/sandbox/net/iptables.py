@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import subprocess
+import threading
+import time
 from collections.abc import Callable
 
 from builder.errors import SandboxError
@@ -19,6 +21,9 @@ COMMENT = "pybuild"
 _PATH = "/usr/sbin:/sbin:/usr/bin:/bin"
 _WAIT = ("-w", "5")
 """Seconds to wait for another program that changes rules."""
+_BUSY = 4
+"""iptables' exit code when another program changes rules and did not let it in, or has changed them in between."""
+_TRIES, _PAUSE = 3, 0.1
 _RULE = re.compile(rf'^-A (\S+) (.*?(?:-[io] |)(pyb[0-9a-f]{{8}}) .*--comment "?{COMMENT}"? .*)$')
 
 Rule = tuple[str, str, tuple[str, ...]]
@@ -26,20 +31,21 @@ Rule = tuple[str, str, tuple[str, ...]]
 
 
 class Iptables:
-    """The rules of one build."""
+    """The rules of one build. One thread may close them while another still adds some: nothing is added after that."""
 
-    def __init__(self, interface: str) -> None:
-        self._interface = interface
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._added: list[Rule] = []
+        self._is_closed = False
 
-    def open_forwarding(self, *, has_ipv6: bool) -> None:
-        """Let packets of the interface through where the FORWARD chain drops or rejects any. Raises SandboxError."""
+    def open_forwarding(self, interface: str, *, has_ipv6: bool) -> None:
+        """Let packets of an interface through where the FORWARD chain drops or rejects any. Raises SandboxError."""
         for program in ("iptables", "ip6tables") if has_ipv6 else ("iptables",):
             if find(program) and drops_forwarded(_run(program, "filter", "-S", "FORWARD")):
                 for direction in ("-i", "-o"):
-                    self._add(program, "filter", "FORWARD", direction, self._interface, target="ACCEPT")
+                    self._add(program, "filter", "FORWARD", direction, interface, target="ACCEPT")
 
-    def translate(self, network: str, network_6: str) -> None:
+    def translate(self, interface: str, network: str, network_6: str) -> None:
         """Address translation for what leaves a network, and nothing from outside into it. Raises SandboxError."""
         for program, source in (("iptables", network), ("ip6tables", network_6)):
             if not source:
@@ -49,24 +55,28 @@ class Iptables:
                     f"neither nf_tables in the kernel nor {program}",
                     hint="install iptables, or use --network=host",
                 )
-            mine = self._interface
-            self._add(program, "nat", "POSTROUTING", "-s", source, "!", "-o", mine, target="MASQUERADE")
-            self._add(program, "filter", "FORWARD", "-o", mine, target="DROP")
+            self._add(program, "nat", "POSTROUTING", "-s", source, "!", "-o", interface, target="MASQUERADE")
+            self._add(program, "filter", "FORWARD", "-o", interface, target="DROP")
             state = ("-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED")
-            self._add(program, "filter", "FORWARD", "-o", mine, *state, target="ACCEPT")
-            self._add(program, "filter", "FORWARD", "-i", mine, target="ACCEPT")
-            self._add(program, "filter", "FORWARD", "!", "-s", source, "-i", mine, target="DROP")
+            self._add(program, "filter", "FORWARD", "-o", interface, *state, target="ACCEPT")
+            self._add(program, "filter", "FORWARD", "-i", interface, target="ACCEPT")
+            self._add(program, "filter", "FORWARD", "!", "-s", source, "-i", interface, target="DROP")
 
     def close(self) -> None:
-        """Take the rules back. Idempotent."""
-        while self._added:
-            program, table, words = self._added.pop()
-            _run(program, table, "-D", *words)
+        """Take the rules back, for good; waits for one that is being added. Idempotent."""
+        with self._lock:
+            self._is_closed = True
+            while self._added:
+                program, table, words = self._added.pop()
+                _run(program, table, "-D", *words)
 
     def _add(self, program: str, table: str, chain: str, *matches: str, target: str) -> None:
         words = (chain, *matches, "-m", "comment", "--comment", COMMENT, "-j", target)
-        _run(program, table, "-I", *words, must_work=True)
-        self._added.append((program, table, words))
+        with self._lock:
+            if self._is_closed:
+                raise SandboxError("the network was closed")
+            _run(program, table, "-I", *words, must_work=True)
+            self._added.append((program, table, words))
 
 
 def find(program: str) -> str | None:
@@ -96,15 +106,19 @@ def _run(program: str, table: str, *words: str, must_work: bool = False) -> str:
     path = find(program)
     if path is None:
         return ""
-    done = subprocess.run(
-        [path, *_WAIT, "-t", table, *words],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        env={"PATH": _PATH, **{name: os.environ[name] for name in ("XTABLES_LOCKFILE",) if name in os.environ}},
-        check=False,
-    )
+    for _ in range(_TRIES):
+        done = subprocess.run(
+            [path, *_WAIT, "-t", table, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env={"PATH": _PATH, **{name: os.environ[name] for name in ("XTABLES_LOCKFILE",) if name in os.environ}},
+            check=False,
+        )
+        if done.returncode != _BUSY:
+            break
+        time.sleep(_PAUSE)
     if done.returncode and must_work:
         raise SandboxError(
             f"{program} {' '.join(words)}: {done.stderr.strip() or f'exit code {done.returncode}'}",

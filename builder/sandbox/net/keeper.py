@@ -20,9 +20,12 @@ import contextlib
 import json
 import os
 import socket
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from builder.errors import BuildError, SandboxError
+
+if TYPE_CHECKING:
+    from builder.sandbox.net.iptables import Iptables
 
 MAX_PACKET = 1 << 16
 _SOCKSTAT = "/proc/thread-self/net/sockstat"
@@ -60,11 +63,22 @@ def keep(connection: socket.socket, launcher_pid: int) -> None:
 
     keeper = Keeper(connection)
     threading.Thread(target=_end_with, args=(launcher_pid, keeper), daemon=True).start()
-    while True:
+    try:
+        while message := _receive(connection):
+            keeper.handle(*message)
+    except BaseException:
+        keeper.close()
+        raise
+    threading.Event().wait()
+
+
+def _receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The launcher's next packet, None when it has ended: with an error if it had not read what was sent to it."""
+    with contextlib.suppress(ConnectionResetError):
         packet, fds, _, _ = socket.recv_fds(connection, MAX_PACKET, 1, socket.MSG_CMSG_CLOEXEC)
-        if not packet:
-            threading.Event().wait()
-        keeper.handle(json.loads(packet), list(fds))
+        if packet:
+            return json.loads(packet), list(fds)
+    return None
 
 
 def _end_with(launcher_pid: int, keeper: Keeper) -> None:
@@ -83,6 +97,7 @@ class Keeper:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._network: Network | None = None
+        self._rules: Iptables | None = None
         self._namespaces: dict[int, Any] = {}
 
     def handle(self, request: dict[str, Any], fds: list[int]) -> None:
@@ -99,13 +114,18 @@ class Keeper:
                 self._take_back(request)
 
     def close(self) -> None:
-        """End the network. Idempotent."""
+        """End the network, though it be made at this moment by another thread. Idempotent."""
+        if self._rules is not None:
+            self._rules.close()
         if self._network is not None:
             self._network.close()
 
     def _open(self, site_dir: str) -> dict[str, Any]:
+        from builder.sandbox.net.iptables import Iptables
+
+        self._rules = Iptables()
         try:
-            self._network, first = open_network(site_dir)
+            self._network, first = open_network(site_dir, self._rules)
             self._namespaces[first.number] = first
         except Exception as error:  # what went wrong is said once, in the one place where somebody listens
             return _failure(error)
@@ -142,10 +162,10 @@ class Keeper:
             self._offer()
 
 
-def open_network(site_dir: str) -> tuple[Network, Namespace]:
+def open_network(site_dir: str, rules: Iptables) -> tuple[Network, Namespace]:
     """A bridge where this process may make one, else a program's, and a first namespace, which shows that it works.
 
-    Raises BuildError that tells why there is neither.
+    `rules` gets those of iptables that are the bridge's. Raises BuildError that tells why there is neither.
     """
     from builder.sandbox.net import netlink
 
@@ -153,8 +173,9 @@ def open_network(site_dir: str) -> tuple[Network, Namespace]:
     from builder.sandbox.net.bridge import Bridge
 
     try:
-        return _proven(Bridge())
+        return _proven(Bridge(rules))
     except (OSError, SandboxError) as error:
+        rules.close()
         refused = error
     from builder.sandbox.net.userspace import Userspace
 

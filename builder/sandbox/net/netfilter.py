@@ -63,9 +63,12 @@ class Tables:
 
     def __init__(self) -> None:
         self._netlink = Netlink(NETLINK_NETFILTER)
+        self._not_owned: list[str] = []
 
     def close(self) -> None:
-        """Give the owned tables up. Idempotent."""
+        """Remove the tables. Idempotent."""
+        while self._not_owned:
+            self._remove(self._not_owned.pop())
         self._netlink.close()
 
     def add(self, name: str, chains: Iterable[Chain]) -> None:
@@ -76,6 +79,7 @@ class Tables:
             if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
                 raise
             self._add(name, list(chains), 0)
+            self._not_owned.append(PREFIX + name)
 
     def _add(self, name: str, chains: list[Chain], flags: int) -> None:
         table = PREFIX + name
@@ -93,8 +97,11 @@ class Tables:
         """Remove the tables of ours whose name `is_alive` says no to; an owned one is somebody's, and stays."""
         for name in list(self._names()):
             if name.startswith(PREFIX) and not is_alive(name.removeprefix(PREFIX)):
-                with contextlib.suppress(OSError):
-                    self._commit([_message(_DELTABLE, 0, _text(1, name))])
+                self._remove(name)
+
+    def _remove(self, table: str) -> None:
+        with contextlib.suppress(OSError):
+            self._commit([_message(_DELTABLE, 0, _text(1, table))])
 
     def base_chains(self) -> list[BaseChain]:
         """Every chain that the kernel calls by itself, of all families."""

@@ -6,6 +6,7 @@ whole library costs 120, and its sockets need asyncio. Messages of nf_tables are
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib.machinery
 import os
@@ -80,13 +81,18 @@ class Netlink:
         self.socket.close()
 
     def send(self, messages: bytes, answers: int) -> None:
-        """Send one message or several that ask for `answers` acknowledgements. Raises OSError for a refused one."""
+        """Send one message or several that ask for `answers` acknowledgements. Raises OSError for the first that was
+        refused, when all that the kernel has said is read: it answers before send(2) returns, the others or not."""
         self.socket.send(messages)
-        while answers:
-            for kind, body in self._received():
-                if kind == NLMSG_ERROR:
-                    answers -= 1
-                    _raise_refusal(body)
+        refused: OSError | None = None
+        with contextlib.suppress(BlockingIOError):
+            while answers:
+                for kind, body in self._received(socket.MSG_DONTWAIT if refused else 0):
+                    if kind == NLMSG_ERROR:
+                        answers -= 1
+                        refused = refused or _refusal(body)
+        if refused:
+            raise refused
 
     def dump(self, message: bytes) -> Iterator[bytes]:
         """The messages that answer a request for everything, with their headers."""
@@ -95,23 +101,23 @@ class Netlink:
             for kind, body in self._received():
                 if kind == NLMSG_DONE:
                     return
-                if kind == NLMSG_ERROR:
-                    _raise_refusal(body)
+                if kind == NLMSG_ERROR and (refused := _refusal(body)):
+                    raise refused
                 yield body
 
-    def _received(self) -> Iterator[tuple[int, bytes]]:
-        packet = self.socket.recv(_RECEIVED)
+    def _received(self, flags: int = 0) -> Iterator[tuple[int, bytes]]:
+        packet = self.socket.recv(_RECEIVED, flags)
         while packet:
             length, kind = HEADER.unpack_from(packet)[:2]
             yield kind, packet[:length]
             packet = packet[(length + 3) & ~3 :]
 
 
-def _raise_refusal(body: bytes) -> None:
-    """OSError for an NLMSG_ERROR that is one, with the kernel's own words where it has some (NETLINK_EXT_ACK)."""
+def _refusal(body: bytes) -> OSError | None:
+    """The OSError of an NLMSG_ERROR that is one, with the kernel's own words where it has some (NETLINK_EXT_ACK)."""
     (code,) = struct.unpack_from("=i", body, HEADER.size)
     if not code:
-        return
+        return None
     reason = os.strerror(-code).lower()
     flags = HEADER.unpack_from(body)[2]
     # With NLM_F_CAPPED only the header of our message comes back, else all of it.
@@ -122,7 +128,7 @@ def _raise_refusal(body: bytes) -> None:
         if kind == _MESSAGE_ATTRIBUTE:
             reason += f" ({rest[4:length].rstrip(bytes(1)).decode(errors='replace')})"
         rest = rest[(max(length, 4) + 3) & ~3 :]
-    raise OSError(-code, f"netlink: {reason}")
+    return OSError(-code, f"netlink: {reason}")
 
 
 class RouteSocket(Netlink):
@@ -170,8 +176,8 @@ class RouteSocket(Netlink):
         message = self._encoded(ifinfmsg(), _GETLINK, 0, {}, [("IFLA_IFNAME", name)])
         self.socket.send(message)
         for kind, body in self._received():
-            if kind == NLMSG_ERROR:
-                _raise_refusal(body)
+            if kind == NLMSG_ERROR and (refused := _refusal(body)):
+                raise refused
             return int(struct.unpack_from("=i", body, HEADER.size + 4)[0])
         raise OSError(errno.ENODEV, f"netlink: no interface {name}")
 

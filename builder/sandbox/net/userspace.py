@@ -78,9 +78,8 @@ class Userspace:
 
     def close(self) -> None:
         """End every program. Idempotent."""
-        for running in self._running.values():
-            _end(running)
-        self._running.clear()
+        while self._running:
+            _end(self._running.popitem()[1])
 
 
 def find_program() -> str:
