@@ -25,6 +25,14 @@ def parse_space(text: str, what: str, disk_size: int) -> int:
     raise UsageError(f'{what} "{text}" is not a size', hint="write bytes, 512MB, 10GB, or 20% of the disk")
 
 
+def shown_size(size: int) -> str:
+    """Bytes in the largest unit that says them exactly."""
+    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
+        if size % unit == 0:
+            return f"{size // unit} {name}"
+    return f"{size} bytes"
+
+
 def parse_duration(text: str, what: str) -> int:
     """Nanoseconds of `48h`, `1h30m`, `14d`, or a number of seconds. UsageError names `what`."""
     if text.isascii() and text.isdigit():

@@ -27,19 +27,26 @@ _ATTRIBUTES = {name: name.replace("-", "") for name in NAMES} | {"memory-swap": 
 """What a frontend calls them."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare --resource, --cgroup-parent and the options of `docker build` that say one resource each."""
+def add_arguments(parser: argparse.ArgumentParser, whose: str) -> None:
+    """Declare --resource, --cgroup-parent and the options of `docker build` and `docker run` that say one resource
+    each."""
     add = parser.add_argument
-    what = f"limit what each RUN may use: {', '.join(_KNOWN)}; a limit that cannot be set is an error"
+    what = f"limit what {whose} may use: {', '.join(_KNOWN)}; a limit that cannot be set is an error"
     add("--resource", action="append", default=[], metavar="NAME=VALUE,…", help=what)
-    add("--build-resource", action="append", default=[], metavar="NAME=VALUE,…", help="the same for all RUNs together")
-    add("--cgroup-parent", default="", metavar="GROUP", help="the control group below which each RUN gets its own")
+    add("--cgroup-parent", default="", metavar="GROUP", help=f"the control group below which {whose} gets its own")
     short = {"memory": ("-m",), "cpu-shares": ("-c",)}
     for name in NAMES:
         flags = (*short.get(name, ()), f"--{name}")
         help_text = f"--resource {name}=VALUE"
         add(*flags, dest="resource", action="append", type=_written(name), metavar="VALUE", help=help_text)
     resources_more.add_arguments(parser, _written)
+
+
+def cgroup_parent(text: str) -> str:
+    """--cgroup-parent as a path from the root of a hierarchy. Raises UsageError for one that leads upwards."""
+    if ".." in text.split("/"):
+        raise UsageError(f'--cgroup-parent "{text}" leads upwards')
+    return text.strip("/")
 
 
 def _written(name: str) -> Callable[[str], str]:

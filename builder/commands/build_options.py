@@ -90,7 +90,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     snapshotter_argument(parser)
     note = "whose ids RUN has as root: host (default) or auto, a range that nobody else has"
     add("--userns", default="host", choices=("host", "auto"), metavar="WHOSE", help=note)
-    resources.add_arguments(parser)
+    resources.add_arguments(parser, "each RUN")
+    add(
+        "--build-resource", action="append", default=[], metavar="NAME=VALUE,…", help="--resource for all RUNs together"
+    )
     locked_argument(parser)
     add_plan_arguments(parser)
 

@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from builder import resources
 from builder.commands import Environment
 from builder.commands.build_options import add_dns_arguments, add_security_arguments, dns_options, snapshotter_argument
 from builder.entitlements import EVERYTHING
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-t", "--tty", action="store_true", help="give the program a terminal")
     add("--ulimit", action="append", default=[], metavar="NAME=SOFT[:HARD]", help="a resource limit; -1 for none")
     add("--shm-size", default="", metavar="BYTES", help="the size of /dev/shm (default: 64m)")
+    resources.add_arguments(parser, "the program")
     add_security_arguments(parser, "the program")
     snapshotter_argument(parser)
     # One positional for the image and all the rest: argparse would drop a `--` between two of them.
@@ -99,7 +101,18 @@ def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Envir
         for note in launcher.network().notes if options.network == "bridge" else ():
             env.stderr.write(f"{note}\n")
         request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
-        return run(request, store, launcher)
+        status = run(request, store, launcher)
+    if status.out_of_memory:
+        env.stderr.write(f"pybuild: {_out_of_memory(options)}\n")
+    return status.code
+
+
+def _out_of_memory(options: RunOptions) -> str:
+    from builder.quantities import shown_size
+
+    memory = options.limits.memory if options.limits else None
+    limit = f", the limit is {shown_size(memory)} (--memory)" if memory else ""
+    return f"the kernel killed a process of the container: out of memory{limit}"
 
 
 def _image(store: Store, name: str, args: argparse.Namespace, env: Environment) -> StoredImage:
@@ -152,5 +165,7 @@ def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...
         extra_hosts=tuple(words.parse_host(text) for text in args.add_host),
         rlimits=tuple(words.parse_ulimit(text) for text in args.ulimit),
         dns=dns_options(args),
+        limits=resources.parse_limits(args.resource) if args.resource else None,
+        cgroup_parent=resources.cgroup_parent(args.cgroup_parent),
         shm_size=words.parse_bytes(args.shm_size, "shm-size") if args.shm_size else 0,
     )

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
+from builder import resources
 from builder.commands import Environment, build_options
 from builder.commands.entitlements import parse_entitlements
 from builder.commands.merging import chosen, is_remapped, remapped
 from builder.context import BuildContext
 from builder.contexts.kinds import is_git_over_ssh
 from builder.contexts.opening import Source, add_named, open_context
-from builder.errors import BuildError, SandboxError, UsageError
+from builder.errors import BuildError, SandboxError
 from builder.fetcher import Fetcher
 from builder.frontend import load_plan
 from builder.image.platform import host_platform
@@ -82,18 +83,15 @@ def opened_context(args: argparse.Namespace, env: Environment, source: Source, r
 def _sandbox(args: argparse.Namespace, env: Environment) -> Sandbox:
     limits = build_limits = None
     if args.resource or args.build_resource:
-        from builder.resources import parse_limits
-
-        limits, build_limits = parse_limits(args.resource), parse_limits(args.build_resource)
-    if ".." in args.cgroup_parent.split("/"):
-        raise UsageError(f'--cgroup-parent "{args.cgroup_parent}" leads upwards')
+        limits = resources.parse_limits(args.resource)
+        build_limits = resources.parse_limits(args.build_resource)
     shell = "hint" if args.debug_shell == "off" and env.stderr.isatty() else args.debug_shell
     return Sandbox(
         StepOptions(
             parse_entitlements(args.allow, args.network),
             limits,
             build_limits,
-            cgroup_parent=args.cgroup_parent.strip("/"),
+            cgroup_parent=resources.cgroup_parent(args.cgroup_parent),
             debug_shell=shell,
             is_own_network_required=args.network == build_options.BRIDGE,
             dns=build_options.dns_options(args),

@@ -15,6 +15,7 @@ from builder.devices import Given, Wanted, find_devices
 from builder.errors import BuildError, SandboxError
 from builder.ops.cache_mount import take_cache_mounts
 from builder.plan import SCRATCH, ExecOp, MountOp
+from builder.quantities import shown_size
 from builder.sandbox.diagnosis import explain_output
 from builder.sandbox.launcher import Streams
 from builder.sandbox.spec import DEFAULT_HOSTNAME, DEFAULT_SHM_SIZE, ExitStatus, Limits, Mount, ProcessSpec, RootMount
@@ -107,7 +108,7 @@ def _memory_limit(sandbox: Sandbox) -> str:
     options = sandbox.options
     for limits, what in ((options.limits, "the limit is"), (options.build_limits, "the limit of the build is")):
         if limits is not None and limits.memory:
-            found.append(f", {what} {_shown_size(limits.memory)}")
+            found.append(f", {what} {shown_size(limits.memory)}")
     return "".join(found)
 
 
@@ -117,14 +118,6 @@ def _foreign_advice(op: ExecOp) -> str | None:
 
     found = advice(op.platform) if foreign(op.platform) else None
     return f"the stage is for {op.platform}; {found}" if found else None
-
-
-def _shown_size(size: int) -> str:
-    """Bytes in the largest unit that says them exactly."""
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if size % unit == 0:
-            return f"{size // unit} {name}"
-    return f"{size} bytes"
 
 
 class Output:

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from builder.errors import UsageError
 from builder.options import NO_DNS, Dns
 from builder.security_options import DEFAULT as DEFAULT_SECURITY
 from builder.security_options import SecurityOptions
+
+if TYPE_CHECKING:
+    from builder.sandbox.spec import Limits
 
 NETWORKS = ("default", "none", "host", "bridge")
 _IGNORED_VOLUME_OPTIONS = {"rw", "z", "Z", "cached", "delegated", "consistent", "rprivate", "private", "nocopy"}
@@ -41,6 +44,9 @@ class RunOptions(NamedTuple):
     extra_hosts: tuple[str, ...] = ()
     rlimits: tuple[tuple[str, int, int], ...] = ()
     shm_size: int = 0
+    limits: Limits | None = None
+    """What the processes of the container may use together; None when nothing is limited."""
+    cgroup_parent: str = ""
     dns: Dns = NO_DNS
     devices: tuple[str, ...] = ()
     """CDI names and paths of the machine."""

@@ -13,7 +13,7 @@ from typing import Any
 from builder.devices import Given, Wanted, find_devices
 from builder.errors import BuildError, UsageError
 from builder.runner.options import RunOptions
-from builder.sandbox.spec import DEFAULT_SHM_SIZE, Mount, ProcessSpec
+from builder.sandbox.spec import DEFAULT_SHM_SIZE, Limits, Mount, ProcessSpec
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -37,6 +37,8 @@ def process_spec(
         terminal=options.has_terminal,
         rlimits=options.rlimits,
         shm_size=options.shm_size or DEFAULT_SHM_SIZE,
+        limits=options.limits or Limits(),
+        cgroup_parent=options.cgroup_parent,
         extra_hosts=options.extra_hosts,
         dns=options.dns.servers,
         dns_search=options.dns.search,

@@ -20,7 +20,7 @@ from builder.runner.signals import Forwarding
 from builder.runner.volumes import mounts_of
 from builder.sandbox.launcher import Launcher, StartedStep, Streams
 from builder.sandbox.snapshotter import Snapshotter
-from builder.sandbox.spec import ProcessSpec, RootMount
+from builder.sandbox.spec import ExitStatus, ProcessSpec, RootMount
 from cache.locks import Locks
 from cache.removal import remove_tree
 from cache.store import Store
@@ -40,8 +40,8 @@ class Request(NamedTuple):
     created_ns: int
 
 
-def run(request: Request, store: Store, launcher: Launcher) -> int:
-    """The exit code of the program: 128 + n when signal n ended it, 126 not executable, 127 not found.
+def run(request: Request, store: Store, launcher: Launcher) -> ExitStatus:
+    """How the program ended. CommandError has the exit code for one that is not executable (126), or not found (127).
 
     BuildError or SandboxError when there was no process; the container is then gone, even one that was to be kept.
     """
@@ -118,12 +118,12 @@ class _Session:
         self._forwarding = forwarding
         self._options = options
 
-    def run(self, spec: ProcessSpec, root: RootMount) -> int:
-        """The exit code of the process."""
+    def run(self, spec: ProcessSpec, root: RootMount) -> ExitStatus:
+        """How the process ended."""
         if self._options.has_terminal:
             return self._run_terminal(spec, root)
         streams = Streams(0 if self._options.is_interactive else None, 1, 2)
-        return self._launcher.run(spec, root, streams, on_start=self._forward).code
+        return self._launcher.run(spec, root, streams, on_start=self._forward)
 
     def _forward(self, step: StartedStep) -> None:
         self._forwarding.started(lambda number: self._launcher.kill(step.step, number))
@@ -134,7 +134,7 @@ class _Session:
         timer.daemon = True
         timer.start()
 
-    def _run_terminal(self, spec: ProcessSpec, root: RootMount) -> int:
+    def _run_terminal(self, spec: ProcessSpec, root: RootMount) -> ExitStatus:
         from builder.runner.terminal import Relay, raw_mode, resizing
 
         with ExitStack() as stack:
@@ -151,4 +151,4 @@ class _Session:
                 stack.enter_context(resizing(step.terminal_fd, 1 if os.isatty(1) else 0))
                 self._forward(step)
 
-            return self._launcher.run(spec, root, Streams(), on_start=connect).code
+            return self._launcher.run(spec, root, Streams(), on_start=connect)
