@@ -18,11 +18,12 @@ _CHUNK = 1 << 20
 
 
 class ImportedTree(NamedTuple):
-    """What unpacking told: the tar's size in bytes, its members, and whether the tree serves on any base."""
+    """What unpacking told: the tar's size in bytes, and the rest as in `Unpacked`."""
 
     size: int
     entries: int
     portable: bool
+    left_out: tuple[str, ...]
 
 
 class HashedStream:
@@ -67,4 +68,4 @@ def unpack_stream(reader: Readable, diff_id: Digest, dest_dir: str, *, lower_dir
         pass
     if stream.digest != diff_id:
         raise LayerError(f"layer does not match its diff_id: expected {diff_id}, got {stream.digest}")
-    return ImportedTree(stream.size, unpacked.entries, unpacked.portable)
+    return ImportedTree(stream.size, *unpacked)

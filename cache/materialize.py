@@ -133,6 +133,7 @@ class Materializer:
                 remove_tree(unpacking_dir)
                 raise
             os.rename(unpacking_dir, tree_dir)
+        self._trees.unpacked(unpacked.left_out)
         self._rows.unpacked(
             layer_id, unpacked.size, unpacked.entries, portable=unpacked.portable, boot_id=self.boot_id()
         )

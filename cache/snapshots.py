@@ -143,6 +143,7 @@ class SnapshotStore:
         layer_id = self._trees.allocate()
         try:
             unpacked = unpack_stream(stream, diff_id, self._trees.diff_dir(layer_id), lower_dirs=lower_dirs)
+            self._trees.unpacked(unpacked.left_out)
             self._trees.finish(layer_id)
             layer = Layer(layer_id, diff_id, str(diff_id), unpacked.size, unpacked.entries)
             with self._database.transaction():

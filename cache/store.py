@@ -32,7 +32,7 @@ from cache.memo import Memo
 from cache.records import RecordStore
 from cache.snapshots import SnapshotStore
 from cache.statcache import StatCache
-from cache.trees import ROOT_MODE, Trees
+from cache.trees import ROOT_MODE, OnLeftOut, Trees
 from cache.uses import Uses
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ class Store:
 
             self._layers = LayerBlobs(self.database, self.blobs, self._materializer)
         return self._layers
+
+    def on_left_out(self, say: OnLeftOut) -> None:
+        """Let `say` hear of each layer that is unpacked without its device nodes: their names, in the order of the
+        layer's tar. Any thread may call it."""
+        self._trees.on_left_out = say
 
     def sweep(self) -> None:
         """Remove what killed processes left behind: unfinished layers, temporary files, layers that no chain has."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 from cache.database import Database
 from cache.errors import StoreFullError, from_os_error, os_errors
@@ -25,11 +26,15 @@ from cache.removal import remove_tree
 ROOT_MODE = 0o755
 """Of a root directory that no layer says anything about, whatever the umask."""
 
+OnLeftOut: TypeAlias = "Callable[[tuple[str, ...]], None]"
+
 
 class Trees:
     """The directories below `snapshots/`."""
 
     def __init__(self, root: str, database: Database, locks: Locks, on_use: Callable[[], None]) -> None:
+        self.on_left_out: OnLeftOut = lambda _: None
+        """Hears of layers that are not whole here, see Unpacked."""
         self.dir = os.path.join(root, "snapshots")
         self.empty_dir = os.path.join(self.dir, "empty")
         self._database = database
@@ -43,6 +48,11 @@ class Trees:
         if not self._is_in_use:
             self._on_use()
             self._is_in_use = True
+
+    def unpacked(self, left_out: tuple[str, ...]) -> None:
+        """Say of a layer which device nodes it lacks, if any."""
+        if left_out:
+            self.on_left_out(left_out)
 
     def diff_dir(self, layer_id: int) -> str:
         """A layer's tree."""

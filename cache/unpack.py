@@ -33,10 +33,12 @@ _UNSUPPORTED = (errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EINVAL)
 
 
 class Unpacked(NamedTuple):
-    """The number of members, and whether the tree serves on any base (nothing was taken from the lower layers)."""
+    """The number of members, whether the tree serves on any base (nothing was taken from the lower layers), and the
+    names of device nodes that this process may not make, in the order of the tar."""
 
     entries: int
     portable: bool
+    left_out: tuple[str, ...] = ()
 
 
 def unpack_layer(stream: Readable, dest_dir: str, lower_dirs: Stack = ()) -> Unpacked:
@@ -56,7 +58,7 @@ def unpack_layer(stream: Readable, dest_dir: str, lower_dirs: Stack = ()) -> Unp
         raise from_os_error(error, dest_dir) from error
     finally:
         unpacker.paths.close()
-    return Unpacked(entries, unpacker.paths.is_portable)
+    return Unpacked(entries, unpacker.paths.is_portable, tuple(unpacker.left_out))
 
 
 class _Unpacker:
@@ -64,6 +66,7 @@ class _Unpacker:
 
     def __init__(self, dest_dir: str, lower_dirs: Stack) -> None:
         self.paths = RootPaths(dest_dir, lower_dirs)
+        self.left_out: dict[str, None] = {}
         self._makers = {
             tarreader.REGULAR: self._file,
             tarreader.DIRECTORY: self._directory,
@@ -167,7 +170,14 @@ class _Unpacker:
         _set_time(member, directory_fd, name)
 
     def _hardlink(self, member: TarMember, parent: str, name: str) -> None:
-        target_fd, target = self.paths.existing_file(clean_name(member.linkname))
+        linked = clean_name(member.linkname)
+        try:
+            target_fd, target = self.paths.existing_file(linked)
+        except LayerError:
+            if linked not in self.left_out:
+                raise
+            self.left_out[clean_name(member.name)] = None
+            return
         try:
             directory_fd, _ = self.paths.directory(parent)
             status = os.stat(target, dir_fd=target_fd, follow_symlinks=False)
@@ -190,7 +200,9 @@ class _Unpacker:
         except PermissionError:
             if member.type == tarreader.FIFO:
                 raise
-            return  # no device can be made in a user namespace; /dev comes from the sandbox
+            # None can be made in a user namespace. /dev of a step comes from the sandbox.
+            self.left_out[clean_name(member.name)] = None
+            return
         os.chown(name, member.uid, member.gid, dir_fd=directory_fd, follow_symlinks=False)
         os.chmod(name, member.mode, dir_fd=directory_fd)
         _set_time(member, directory_fd, name)

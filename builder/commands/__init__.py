@@ -40,4 +40,14 @@ class Environment(NamedTuple):
         if reads_trees:
             with suppress(SandboxError):
                 take()
-        return Store.open(self.root, clock=self.clock, on_trees=take)
+        store = Store.open(self.root, clock=self.clock, on_trees=take)
+        store.on_left_out(lambda names: print(left_out(names), file=self.stderr))
+        return store
+
+
+def left_out(names: tuple[str, ...]) -> str:
+    """The warning that a layer is unpacked without these device nodes."""
+    nodes = "1 device node" if len(names) == 1 else f"{len(names)} device nodes"
+    return (
+        f"warning: {nodes} of a layer left out, only root can make them: {'/' + names[0]!r}{', …' if names[1:] else ''}"
+    )

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from builder import resources
-from builder.commands import Environment, build_options
+from builder.commands import Environment, build_options, left_out
 from builder.commands.entitlements import parse_entitlements
 from builder.commands.merging import chosen, is_remapped, remapped
 from builder.context import BuildContext
@@ -63,7 +63,9 @@ def opened(
                 context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock, on_miss=warm_up
             )
             inputs = Inputs(context, plan.vertices, fetcher, modes=options.cache_key_mode)
-            yield plan, Worker(store, inputs, sandbox, secrets, make(plan), env.clock)
+            reporter = make(plan)
+            store.on_left_out(lambda names: reporter.message(left_out(names)))
+            yield plan, Worker(store, inputs, sandbox, secrets, reporter, env.clock)
         except (BuildError, CacheError) as error:
             _explain(error, context)
             raise

@@ -167,6 +167,24 @@ def test_ids_beyond_the_range(user: OrdinaryUser, base_for_all: list[str]) -> No
     _fails(user, "mknod", "no device can be made", words=base_for_all)
 
 
+def test_device_nodes_of_an_image_are_left_out_and_that_is_said(user: OrdinaryUser, busybox: Path) -> None:
+    with tarfile.open(user.cwd / "rootfs.tar", "w") as archive:
+        for name, kind in (("a\x1b[2J", tarfile.CHRTYPE), ("b", tarfile.BLKTYPE), ("c", tarfile.LNKTYPE)):
+            member = tarfile.TarInfo(f"dev/{name}")
+            member.type, member.devmajor, member.devminor, member.linkname = kind, 10, 175, "dev/b"
+            archive.addfile(member)
+        archive.add(busybox, "bin/busybox")
+    said = "warning: 3 device nodes of a layer left out, only root can make them: '/dev/a\\x1b[2J', …"
+    assert user.ok("import", "rootfs.tar", "devices").stderr.count(said) == 1
+    assert "warning" not in user.ok("run", "--rm", "devices", "/bin/busybox", "ls", "/dev").stderr
+    user.ok("save", "-o", "image.tar", "devices")
+    user.root = user.root.with_name("another-store")
+    user.ok("load", "-i", "image.tar")
+    user.write(Dockerfile='FROM devices\nRUN ["/bin/busybox", "true"]\n')
+    assert user.ok("build", ".").stderr.count(said) == 1
+    assert "warning" not in user.ok("build", "--no-cache", ".").stderr
+
+
 def test_another_users_store(user: OrdinaryUser, pybuild: Pybuild) -> None:
     user.write(Dockerfile="FROM scratch\nLABEL a=b\n")
     user.ok("build", ".")
