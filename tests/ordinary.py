@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from builder.sandbox.net import userspace
 from tests.conftest import PROJECT, Pybuild, require
 
 PACKAGES = ("builder", "cache", "grammar")
@@ -63,14 +64,24 @@ class OrdinaryUser(Pybuild):
         return self.cwd
 
     def borrow_fuse(self) -> None:
-        """Let the user open /dev/fuse, in a mount namespace that only his processes see."""
-        require(os.path.exists("/dev/fuse"), "this kernel has no /dev/fuse")
+        """Let the user open /dev/fuse."""
         require(shutil.which("fuse-overlayfs") is not None, "fuse-overlayfs is not installed")
-        device = self.home / "fuse"
+        self._borrow("/dev/fuse")
+
+    def borrow_tun(self, program: str) -> None:
+        """Let the user open /dev/net/tun, and have only one of the programs that make networks of it."""
+        others = [shutil.which(name) for name in userspace.PROGRAMS if name != program]
+        require(shutil.which(program) is not None, f"{program} is not installed")
+        self._borrow("/dev/net/tun", *(f"mount --bind /dev/null {other} &&" for other in others if other))
+
+    def _borrow(self, path: str, *more: str) -> None:
+        """Let the user open a device, in a mount namespace that only his processes see."""
+        require(os.path.exists(path), f"this kernel has no {path}")
+        device = self.home / os.path.basename(path)
         if not device.exists():
-            os.mknod(device, stat.S_IFCHR | 0o666, os.stat("/dev/fuse").st_rdev)
+            os.mknod(device, stat.S_IFCHR | 0o666, os.stat(path).st_rdev)
             device.chmod(0o666)
-        script = f'mount --bind {device} /dev/fuse && exec "$@"'
+        script = f'{" ".join(more)} mount --bind {device} {path} && exec "$@"'
         self.prefix = ["unshare", "--mount", "sh", "-c", script, "sh"]
 
     def run(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:

@@ -143,6 +143,20 @@ def test_other_snapshotters(user: OrdinaryUser, base_for_all: list[str], how: si
     end_and_look(process, how)
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("program", ["pasta", "slirp4netns"])
+def test_programs_that_make_networks(
+    user: OrdinaryUser, base_for_all: list[str], how: signal.Signals, program: str
+) -> None:
+    user.borrow_tun(program)
+    marker = f"76{int(how)}{os.getpid()}"
+    user.write(Dockerfile=f"FROM base\nRUN ip addr show eth0; {STUBBORN.format(marker)}\n")
+    process = start(user, *base_for_all, "--network=bridge")
+    assert wait_until(lambda: len(commands_with(f"sleep\0{marker}")) == 3, 20)
+    assert any(program in line.split()[2] for line in alive(below(process.pid)))
+    end_and_look(process, how)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_a_container(who: Pybuild, base_for_all: list[str], how: signal.Signals) -> None:
     marker = f"79{int(how)}{os.getpid()}"
