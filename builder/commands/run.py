@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from builder import resources
@@ -18,6 +19,7 @@ from cache.errors import CacheError
 
 if TYPE_CHECKING:
     from builder.image.stored import StoredImage
+    from builder.runner.ports import Port, Published
     from builder.sandbox.launcher import Launcher
     from cache.store import Store
 
@@ -47,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--hostname", default="", help="the name of the machine (default: the id of the container)")
     network = "none, bridge (a network of its own that reaches others through this machine), or host (the default)"
     add("--network", default="default", choices=words.NETWORKS, help=network)
+    publish = "pass a TCP port of this machine on to the program, which gets a network of its own"
+    add("-p", "--publish", action="append", default=[], metavar="[[ADDRESS:]HOST:]PORT", help=publish)
     add_dns_arguments(parser)
     add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="add a line to /etc/hosts")
     add("--platform", default="", metavar="OS/ARCH", help="which image of several (default: this machine's)")
@@ -95,16 +99,47 @@ def _run(name: str, options: RunOptions, args: argparse.Namespace, *, env: Envir
     from builder.commands.merging import chosen
     from builder.runner.run import Request, run
 
-    with env.open_store() as store:
+    with _published(options, env) as ports, env.open_store() as store:
         launcher.snapshotter = chosen(args.snapshotter, store, lambda text: env.stderr.write(f"{text}\n"))
         image = _image(store, name, args, env)
         for note in launcher.network().notes if options.network == "bridge" else ():
             env.stderr.write(f"{note}\n")
-        request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock())
+        request = Request(image, name, options, args.name, is_kept=not args.rm, created_ns=env.clock(), ports=ports)
         status = run(request, store, launcher)
     if status.out_of_memory:
         env.stderr.write(f"pybuild: {_out_of_memory(options)}\n")
     return status.code
+
+
+def _published(options: RunOptions, env: Environment) -> AbstractContextManager[Published | None]:
+    """The ports of the machine; those that it has chosen are said."""
+    if not options.ports:
+        return nullcontext()
+    from builder.runner.ports import Published
+
+    published = Published(options.ports)
+    for wanted, (host_port, container_port) in zip(options.ports, published.host_ports(), strict=True):
+        if not wanted.host_port:
+            env.stderr.write(f"port {container_port} is published as {wanted.address or '*'}:{host_port}\n")
+    return published
+
+
+def _network(args: argparse.Namespace) -> str:
+    """The mode; ports are published from a network of the container's own."""
+    if not args.publish or args.network == "bridge":
+        return str(args.network)
+    if args.network != "default":
+        hint = f"leave out --network={args.network}"
+        raise UsageError("ports are published from a network of the container's own only", hint=hint)
+    return "bridge"
+
+
+def _ports(texts: list[str]) -> tuple[Port, ...]:
+    if not texts:
+        return ()
+    from builder.runner.ports import parse_ports
+
+    return parse_ports(texts)
 
 
 def _out_of_memory(options: RunOptions) -> str:
@@ -154,7 +189,8 @@ def _options(args: argparse.Namespace, env: Environment, program: tuple[str, ...
         hostname=args.hostname,
         devices=tuple(args.device),
         security=parse_security_options(args.security_opt, env.cwd),
-        network=args.network,
+        network=_network(args),
+        ports=_ports(args.publish),
         is_read_only=args.read_only,
         is_interactive=args.interactive,
         has_terminal=args.tty,

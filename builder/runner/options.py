@@ -16,6 +16,7 @@ from builder.security_options import DEFAULT as DEFAULT_SECURITY
 from builder.security_options import SecurityOptions
 
 if TYPE_CHECKING:
+    from builder.runner.ports import Port
     from builder.sandbox.spec import Limits
 
 NETWORKS = ("default", "none", "host", "bridge")
@@ -47,6 +48,8 @@ class RunOptions(NamedTuple):
     limits: Limits | None = None
     """What the processes of the container may use together; None when nothing is limited."""
     cgroup_parent: str = ""
+    ports: tuple[Port, ...] = ()
+    """Ports of the machine that lead into the container's own network."""
     dns: Dns = NO_DNS
     devices: tuple[str, ...] = ()
     """CDI names and paths of the machine."""

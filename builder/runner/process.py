@@ -44,6 +44,7 @@ def process_spec(
         dns_search=options.dns.search,
         dns_options=options.dns.options,
         read_only_root=options.is_read_only,
+        hands_over_network=bool(options.ports),
     )
     given = find_devices(Wanted(name) for name in options.devices) if options.devices else Given()
     return given.added(options.security.applied(spec))

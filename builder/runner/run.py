@@ -8,13 +8,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from builder.errors import BuildError
 from builder.image.config import runtime_config
 from builder.image.stored import StoredImage
 from builder.runner.container import Container, Containers
-from builder.runner.options import RunOptions
 from builder.runner.process import process_spec
 from builder.runner.signals import Forwarding
 from builder.runner.volumes import mounts_of
@@ -24,6 +23,10 @@ from builder.sandbox.spec import ExitStatus, ProcessSpec, RootMount
 from cache.locks import Locks
 from cache.removal import remove_tree
 from cache.store import Store
+
+if TYPE_CHECKING:
+    from builder.runner.options import RunOptions
+    from builder.runner.ports import Published
 
 HANGUP_SECONDS = 10
 """How long a program may go on after its terminal has gone, as `docker stop` waits."""
@@ -38,6 +41,7 @@ class Request(NamedTuple):
     name: str
     is_kept: bool
     created_ns: int
+    ports: Published | None = None
 
 
 def run(request: Request, store: Store, launcher: Launcher) -> ExitStatus:
@@ -45,7 +49,6 @@ def run(request: Request, store: Store, launcher: Launcher) -> ExitStatus:
 
     BuildError or SandboxError when there was no process; the container is then gone, even one that was to be kept.
     """
-    options = request.options
     lower_dirs = _layers(request.image, store)
     with (
         Forwarding() as forwarding,
@@ -54,7 +57,7 @@ def run(request: Request, store: Store, launcher: Launcher) -> ExitStatus:
     ):
         try:
             spec, root = _prepare(request, container, lower_dirs, launcher.snapshotter)
-            return _Session(launcher, forwarding, options).run(spec, root)
+            return _Session(launcher, forwarding, request).run(spec, root)
         except BaseException:
             container.is_kept = False
             raise
@@ -113,19 +116,22 @@ def _prepare(
 class _Session:
     """A process in a sandbox, connected with this process's streams and signals."""
 
-    def __init__(self, launcher: Launcher, forwarding: Forwarding, options: RunOptions) -> None:
+    def __init__(self, launcher: Launcher, forwarding: Forwarding, request: Request) -> None:
         self._launcher = launcher
         self._forwarding = forwarding
-        self._options = options
+        self._options = request.options
+        self._ports = request.ports
 
     def run(self, spec: ProcessSpec, root: RootMount) -> ExitStatus:
         """How the process ended."""
         if self._options.has_terminal:
             return self._run_terminal(spec, root)
         streams = Streams(0 if self._options.is_interactive else None, 1, 2)
-        return self._launcher.run(spec, root, streams, on_start=self._forward)
+        return self._launcher.run(spec, root, streams, on_start=self._begin)
 
-    def _forward(self, step: StartedStep) -> None:
+    def _begin(self, step: StartedStep) -> None:
+        if self._ports is not None and step.network_fd is not None:
+            self._ports.start(step.network_fd)
         self._forwarding.started(lambda number: self._launcher.kill(step.step, number))
 
     def _end_after_hangup(self, step: int) -> None:
@@ -149,6 +155,6 @@ class _Session:
                 relay.start()
                 stack.callback(relay.finish)
                 stack.enter_context(resizing(step.terminal_fd, 1 if os.isatty(1) else 0))
-                self._forward(step)
+                self._begin(step)
 
             return self._launcher.run(spec, root, Streams(), on_start=connect)

@@ -62,10 +62,12 @@ class Streams(NamedTuple):
 
 
 class StartedStep(NamedTuple):
-    """A step whose program is about to run; `terminal_fd` is its terminal's other side, the caller's to close."""
+    """A step whose program is about to run; `terminal_fd` is its terminal's other side, `network_fd` its network
+    namespace if the spec hands it over: the caller's to close."""
 
     step: int
     terminal_fd: int | None
+    network_fd: int | None
 
 
 class Launcher:
@@ -155,6 +157,8 @@ class Launcher:
         """
         if spec.insecure and self._namespace is not None:
             raise BuildError("security.insecure means nothing to remapped users", hint="leave out --userns=auto")
+        if self._namespace is not None and _has_groups_of_its_own(spec):
+            raise BuildError("remapped users have no limits and no --cgroup-parent", hint="leave out --userns=auto")
         # Which network there can be was settled by whoever made the spec; the choice is no longer in it.
         check(spec, self.granted | {HOST_NETWORK})
         self.start()
@@ -188,7 +192,7 @@ class Launcher:
                     _give_pipes(fds[1:4], self._namespace.base)
                 placed = _place(root, fds)
                 kind = RUN_INSECURE if spec.insecure else RUN
-                if spec.cgroup_parent or spec.devices or (spec.limits, spec.build_limits) != (Limits(), Limits()):
+                if spec.devices or _has_groups_of_its_own(spec):
                     kind = RUN_LIMITED
                 self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, placed), tuple(fds)))
             try:
@@ -233,10 +237,12 @@ class Launcher:
         for message, fds in _messages(answers):
             stubs += [Stub(*fields) for fields in message.get("stubs", ())]
             if "ready" in message:
+                handed = dict(zip(message["ready"], fds, strict=True))
                 if on_start is not None:
-                    on_start(StartedStep(step, fds[0] if fds else None))
-                elif fds:
-                    os.close(fds[0])
+                    on_start(StartedStep(step, handed.get("terminal"), handed.get("network")))
+                else:
+                    for fd in fds:
+                        os.close(fd)
             elif "failure" in message:
                 failure = decode_failure(message["failure"])
             elif failure is None:
@@ -325,6 +331,10 @@ def _descriptors(
     return spec._replace(mounts=tuple(mounts)), fds
 
 
+def _has_groups_of_its_own(spec: ProcessSpec) -> bool:
+    return bool(spec.cgroup_parent) or (spec.limits, spec.build_limits) != (Limits(), Limits())
+
+
 def _network_flags(spec: ProcessSpec) -> int:
     if spec.network != BRIDGE:
         return 0
@@ -373,7 +383,7 @@ def _detached(fd: int, opened: contextlib.ExitStack) -> int:
 def _messages(answers: socket.socket) -> Iterator[tuple[dict[str, Any], list[int]]]:
     """What the step's pid 1 and the launcher say, until both have ended."""
     while True:
-        payload, fds, _, _ = socket.recv_fds(answers, MAX_REPLY, 1, socket.MSG_CMSG_CLOEXEC)
+        payload, fds, _, _ = socket.recv_fds(answers, MAX_REPLY, 2, socket.MSG_CMSG_CLOEXEC)
         if not payload:
             return
         yield json.loads(payload), list(fds)

@@ -43,6 +43,8 @@ class SandboxState:
         self.proc_device = -1
         """The st_dev of the sandbox's /proc."""
         self.terminal_fd = -1
+        self.network_fd = -1
+        """The network namespace, where somebody wants it."""
         self.device_attributes = 0
         """MOUNT_ATTR_NODEV where nothing else keeps a step from the host's devices."""
         self.stubs: list[Stub] = []
@@ -108,13 +110,18 @@ class BringUpLoopback(NamedTuple):
 class JoinNetwork(NamedTuple):
     """The network namespace that was made for the step: the last descriptor of the request."""
 
+    is_handed_over: bool
+
     def describe(self) -> str:
         return "join the network namespace"
 
     def perform(self, state: SandboxState) -> None:
         *fds, network_fd = state.fds
         syscalls.setns(network_fd, syscalls.CLONE_NEWNET)
-        os.close(network_fd)
+        if self.is_handed_over:
+            state.network_fd = network_fd
+        else:
+            os.close(network_fd)
         state.fds = tuple(fds)
 
 

@@ -100,7 +100,7 @@ def _protected(surroundings: Surroundings) -> int:
 
 def _network(spec: ProcessSpec) -> list[ops.Operation]:
     if spec.network == network.BRIDGE:
-        return [ops.JoinNetwork()]
+        return [ops.JoinNetwork(spec.hands_over_network)]
     return [ops.Unshare(("network",)), ops.BringUpLoopback()] if spec.network == network.NONE else []
 
 

@@ -181,7 +181,7 @@ class DropPrivileges(NamedTuple):
 
 
 class AnnounceStart(NamedTuple):
-    """Tell the one who asked that only the program itself is missing now, and hand over the terminal."""
+    """Tell the one who asked that only the program itself is missing now, and hand over what is for them."""
 
     control: socket.socket
 
@@ -189,9 +189,10 @@ class AnnounceStart(NamedTuple):
         return "announce the start"
 
     def perform(self, state: SandboxState) -> None:
-        message = json.dumps({"ready": True, "stubs": state.stubs}).encode("ascii")
-        fds = [state.terminal_fd] if state.terminal_fd >= 0 else []
-        socket.send_fds(self.control, [message], fds)
+        given = {"terminal": state.terminal_fd, "network": state.network_fd}
+        handed = {name: fd for name, fd in given.items() if fd >= 0}
+        message = json.dumps({"ready": list(handed), "stubs": state.stubs}).encode("ascii")
+        socket.send_fds(self.control, [message], list(handed.values()))
 
 
 class Execute(NamedTuple):

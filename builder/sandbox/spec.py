@@ -133,6 +133,9 @@ class ProcessSpec(NamedTuple):
     mounts_cover_etc: bool = False
     """Whether a mount on /etc hides the sandbox's own files there, as in a build, or lies below them."""
 
+    hands_over_network: bool = False
+    """Whether whoever asked for the process gets its network namespace, of a `bridge`."""
+
 
 class ExitStatus(NamedTuple):
     """How pid 1 ended: its exit code, 128 + n when signal n ended it."""

@@ -75,6 +75,10 @@ def test_what_it_cannot_do_is_said(pybuild: Pybuild, based: list[str], agent: Pa
     assert done.returncode == 1
     assert "leave out --userns=auto" in done.stderr
     pybuild.write(Dockerfile="FROM base\nRUN true\n")
+    done = pybuild(*words, "-m", "64m")
+    assert done.returncode == 1
+    assert "remapped users have no limits" in done.stderr
+    assert "leave out --userns=auto" in done.stderr
     done = pybuild(*words, "--network", "bridge")
     assert done.returncode == 125
     assert "remapped users have no network of their own" in done.stderr
