@@ -101,6 +101,8 @@ class StepOptions(NamedTuple):
     dns: Dns = NO_DNS
     security: SecurityOptions = DEFAULT_SECURITY
     """What --security-opt gave."""
+    restarts_clocks: bool = False
+    """Whether a step must not see for how long the machine has been running."""
 
 
 class Sandbox:

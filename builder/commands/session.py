@@ -62,6 +62,8 @@ def opened(
             plan = load_plan(
                 context, options, resolver, memo=store.memo, host=host_platform(), clock=env.clock, on_miss=warm_up
             )
+            if any(image.epoch is not None for image in plan.images):
+                sandbox.options = sandbox.options._replace(restarts_clocks=True)
             inputs = Inputs(context, plan.vertices, fetcher, modes=options.cache_key_mode)
             reporter = make(plan)
             store.on_left_out(lambda names: reporter.message(left_out(names)))

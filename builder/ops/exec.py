@@ -181,6 +181,7 @@ def _granted(spec: ProcessSpec, worker: Worker) -> ProcessSpec:
         limits=sandbox.options.limits or Limits(),
         build_limits=sandbox.options.build_limits or Limits(),
         cgroup_parent=sandbox.options.cgroup_parent,
+        restarts_clocks=sandbox.options.restarts_clocks,
     )
 
 

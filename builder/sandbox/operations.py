@@ -6,6 +6,7 @@ Owns the state that operations share, and those on namespaces and on the root. R
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple, Protocol
 
 from builder.sandbox import network, overlay, syscalls
@@ -21,6 +22,10 @@ NEW_ROOT = f"{SCRATCH_DIR}/root"
 EMPTY_DIR = f"{SCRATCH_DIR}/empty"
 SKELETON_DIR = f"{SCRATCH_DIR}/skeleton"
 SOURCES_DIR = f"{SCRATCH_DIR}/sources"
+
+_TIME_NAMESPACE = "/proc/self/ns/time_for_children"
+_CLOCKS_START_NS = 10**9
+"""Not zero, which some programs take for a clock that does not go."""
 
 NAMESPACES = {
     "mount": syscalls.CLONE_NEWNS,
@@ -95,6 +100,30 @@ class Unshare(NamedTuple):
         if "mount" in self.names:
             # Nothing that is mounted here may show up on the host; what the host mounts is still needed as a source.
             syscalls.mount("none", "/", flags=syscalls.MS_REC | syscalls.MS_SLAVE)
+
+
+class RestartClocks(NamedTuple):
+    """A time namespace in which the machine has just started. Not for the time of day, of which Linux has only one
+    (time_namespaces(7))."""
+
+    def describe(self) -> str:
+        return "restart the clocks"
+
+    def perform(self, state: SandboxState) -> None:
+        if not os.path.exists(_TIME_NAMESPACE):
+            return
+        syscalls.unshare(syscalls.CLONE_NEWTIME)
+        lines = []
+        for name, clock in (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME)):
+            seconds, nanoseconds = divmod(_CLOCKS_START_NS - time.clock_gettime_ns(clock), 10**9)
+            lines.append(f"{name} {seconds} {nanoseconds}\n")
+        with open("/proc/self/timens_offsets", "w", encoding="ascii") as offsets:
+            offsets.write("".join(lines))
+        fd = os.open(_TIME_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            syscalls.setns(fd, syscalls.CLONE_NEWTIME)
+        finally:
+            os.close(fd)
 
 
 class BringUpLoopback(NamedTuple):

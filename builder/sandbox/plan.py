@@ -70,6 +70,7 @@ def plan(
     """The operations that follow the preparation. Raises BuildError for a spec that no sandbox can satisfy."""
     _check(spec)
     return (
+        *([ops.RestartClocks()] if spec.restarts_clocks else []),
         *_network(spec),
         ops.MountRoot(root, device_attributes(surroundings)),
         *_system_mounts(spec, surroundings),

@@ -133,6 +133,8 @@ class ProcessSpec(NamedTuple):
     mounts_cover_etc: bool = False
     """Whether a mount on /etc hides the sandbox's own files there, as in a build, or lies below them."""
 
+    restarts_clocks: bool = False
+    """Whether the clocks that count from the machine's start count from the process's, where the kernel can do that."""
     hands_over_network: bool = False
     """Whether whoever asked for the process gets its network namespace, of a `bridge`."""
 

@@ -38,7 +38,8 @@ _SANDBOX = """\
   mknod(2).
 - `security.insecure`, `network.host` and `device[=NAME]` are granted by `--allow` alone. One gate in front of every
   process compares what it would get with what was granted, whoever asks: RUN, the debug shell, `run`.
-- The clock is the machine's: there is no time namespace for the real-time clock, and no call that sets it is allowed.
+- The time of day is the machine's: Linux has no namespace for that clock, and no call that sets it is allowed. With
+  `SOURCE_DATE_EPOCH` the clocks that tell how long the machine has been running start anew with each step.
 
 """
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from sandboxes import PATH, Box
 from builder.errors import BuildError
 from builder.sandbox.filesystems import MASKED_IN_PROC, MASKED_IN_SYS, READ_ONLY_PATHS
 from builder.sandbox.wire import CommandError
+from tests.conftest import require
 
 
 def status(box: Box, *fields: str, **spec: object) -> dict[str, str]:
@@ -193,6 +195,20 @@ def test_the_environment_is_only_what_was_given(box: Box) -> None:
 def test_hostname_umask_and_stdin(box: Box) -> None:
     assert box.run("hostname; umask; cat; echo end").lines == ["buildkitsandbox", "0022", "end"]
     assert box.run("hostname; umask; cat", hostname="here", umask=0o27, stdin=b"text").out == "here\n0027\ntext"
+
+
+def test_clocks_start_anew_when_asked(box: Box) -> None:
+    """All that count from the machine's start; the time of day goes on."""
+    require(os.path.exists("/proc/self/ns/time"), "this kernel has no time namespaces")
+    started, now = time.clock_gettime(time.CLOCK_BOOTTIME), time.time()
+    show = "cut -d ' ' -f 1 /proc/uptime; date +%s; readlink /proc/self/ns/time"
+    uptime, seconds, namespace = box.run(show, restarts_clocks=True).lines
+    assert float(uptime) < started
+    assert float(seconds) >= int(now)
+    assert namespace != os.readlink("/proc/self/ns/time")
+    uptime, _, namespace = box.run(show).lines
+    assert float(uptime) >= started
+    assert namespace == os.readlink("/proc/self/ns/time")
 
 
 def test_the_hosts_null_device_is_never_handed_in(box: Box) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterator
 from datetime import UTC
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Pybuild
+from tests.conftest import Pybuild, require
 from tests.remotes import COMMIT_TIME, GitRepository, Server, serving
 
 SHOW = "FROM scratch\nARG SOURCE_DATE_EPOCH\nLABEL epoch=$SOURCE_DATE_EPOCH\nCOPY f /f\n"
@@ -175,3 +176,12 @@ def test_what_gives_no_time_is_refused(pybuild: Pybuild, stage: str, words: str)
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_steps_do_not_see_for_how_long_the_machine_runs(pybuild: Pybuild, based: list[str]) -> None:
+    require(os.path.exists("/proc/self/ns/time"), "this kernel has no time namespaces")
+    own = os.readlink("/proc/self/ns/time")
+    pybuild.write(Dockerfile="FROM base\nRUN echo =$(readlink /proc/self/ns/time)\n")
+    assert f"={own}" in pybuild.ok("build", *based, "--no-cache", ".").stderr
+    assert "=time:[" in (said := pybuild.ok("build", *based, "--no-cache", ".", env={"SOURCE_DATE_EPOCH": "5"}).stderr)
+    assert own not in said
