@@ -90,7 +90,11 @@ class LineSplitter:
 
     def feed(self, text: bytes) -> list[str]:
         """The lines that are complete now, without their ends; a carriage return starts a line over."""
-        *lines, self._rest = (self._rest + text).split(b"\n")
+        lines: list[bytes] = []
+        if b"\n" in text:
+            *lines, self._rest = (self._rest + text).split(b"\n")
+        else:
+            self._rest += text  # most of it has been looked through
         if len(self._rest) > LONGEST_LINE:
             lines.append(self._rest)
             self._rest = b""
@@ -102,8 +106,15 @@ class LineSplitter:
         return [_shown(rest)] if rest else []
 
 
+_PLAIN = bytes(range(32, 127))
+"""Bytes that mean themselves: to know that of a line this way is much faster than to ask for each character."""
+
+
 def _shown(line: bytes) -> str:
-    text = line.rstrip(b"\r").rpartition(b"\r")[2].decode("utf-8", "replace")
+    line = line.rstrip(b"\r").rpartition(b"\r")[2]
+    if not line.translate(None, _PLAIN):
+        return line.decode("ascii")
+    text = line.decode("utf-8", "replace")
     return text if text.isprintable() else text.translate(_PRINTABLE)
 
 

@@ -6,6 +6,8 @@ Turns an ExecOp into a ProcessSpec with its mounts, passes output on, and explai
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import threading
 from collections.abc import Sequence
@@ -29,6 +31,9 @@ _MOUNTED_LATE = ("secret", "ssh")
 
 TAIL_BYTES = 8 << 10
 """How much of a failed step's output its error carries."""
+
+_PIPE_SIZE = 1 << 20
+"""Of what a step writes into: it seldom has to wait, and much is read at once."""
 
 
 def run_exec(op: ExecOp, index: int, inputs: Sequence[Snapshot], worker: Worker) -> Snapshot:
@@ -131,6 +136,8 @@ class Output:
     def run(self, spec: ProcessSpec, root: RootMount) -> ExitStatus:
         """Run the process with its output read; returns when it and its output have ended."""
         reading, writing = os.pipe2(os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # an ordinary user may have too much in pipes already (pipe(7))
+            fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         reader = threading.Thread(target=self._read, args=(reading,), daemon=True)
         reader.start()
         try:
