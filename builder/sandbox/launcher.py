@@ -118,7 +118,7 @@ class Launcher:
         """Have a network for steps made while this process does something else. Idempotent; raises SandboxError."""
         self.start()
         with self._lock:
-            if self._network_answers is not None or self._namespace is not None:
+            if self._network_answers is not None:
                 return
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
             with theirs:
@@ -128,10 +128,6 @@ class Launcher:
     def network(self) -> OwnNetwork:
         """The network for steps whose spec says `bridge`; waits until it is there. Raises SandboxError that says why
         there can be none here."""
-        if self._namespace is not None:
-            raise SandboxError(
-                "remapped users have no network of their own", hint="--network=none, or leave out --userns=auto"
-            )
         self.prepare_network()
         with self._network_lock:
             if self._network is None:

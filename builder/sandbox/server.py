@@ -76,16 +76,14 @@ class RunningStep(NamedTuple):
 
 def main(*, is_remapped: bool) -> None:
     """Become the launcher of the process at the other end of the control socket; returns when that is closed."""
-    if is_remapped:
-        _enter_namespace()
-    syscalls.close_range(CONTROL_FD + 1)
+    syscalls.close_range((NAMESPACE_FD if is_remapped else CONTROL_FD) + 1)
     outer_pid = os.getpid()
     keeping, pooling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    pid = _fork_apart()
+    pid = _fork_apart(is_remapped=is_remapped)
     if pid:
         os.close(CONTROL_FD)
         pooling.close()
-        _be_outer(pid, keeping)
+        _be_outer(pid, keeping, NAMESPACE_FD if is_remapped else None)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     keeping.close()
     os.set_inheritable(CONTROL_FD, False)
@@ -97,13 +95,13 @@ def main(*, is_remapped: bool) -> None:
         server.close()
 
 
-def _fork_apart() -> int:
+def _fork_apart(*, is_remapped: bool) -> int:
     """Fork pid 1 of a new pid namespace: 0 in there, else the child that ends with it.
 
     Children and threads of the caller go on in its own namespace, to which only the machine's root may return after
-    unshare(2); anybody else has a process in between.
+    unshare(2); anybody else has a process in between, and so has who becomes remapped users there.
     """
-    if idmap.is_initial():
+    if idmap.is_initial() and not is_remapped:
         own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         syscalls.unshare(syscalls.CLONE_NEWPID)
         pid = os.fork()
@@ -114,6 +112,9 @@ def _fork_apart() -> int:
     between = os.fork()
     if between:
         return between
+    if is_remapped:
+        _enter_namespace()
+        os.close(NAMESPACE_FD)
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     syscalls.unshare(syscalls.CLONE_NEWPID)
     pid = os.fork()
@@ -124,10 +125,10 @@ def _fork_apart() -> int:
     return 0
 
 
-def _be_outer(pid: int, keeping: socket.socket) -> NoReturn:
+def _be_outer(pid: int, keeping: socket.socket, owner_fd: int | None) -> NoReturn:
     """Keep the network for the launcher, and end with it."""
     try:
-        keep(keeping, pid)
+        keep(keeping, pid, owner_fd)
     finally:
         os._exit(EXIT_NOT_STARTED)
 

@@ -31,7 +31,7 @@ if not launcher:
     os._exit(7)
 pooling.close()
 keeping.send(b"a namespace that nobody wants any more")
-keeper.keep(keeping, launcher)
+keeper.keep(keeping, launcher, None)
 """
 
 _CLOSED_WHILE_ADDING = """

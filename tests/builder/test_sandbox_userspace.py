@@ -43,7 +43,7 @@ _OPEN = """
 from builder.sandbox.launcher import _library_dir
 from builder.sandbox.net.iptables import Iptables
 from builder.sandbox.net.keeper import open_network
-network, first = open_network(_library_dir(), Iptables())
+network, first = open_network(_library_dir(), Iptables(), None)
 print(type(network).__name__, network.relay)
 network.close()
 """

@@ -124,6 +124,15 @@ def test_the_mode_of_the_command_line_is_not_in_the_key(machine: Machine) -> Non
     assert "DONE" not in done.stderr
 
 
+def test_remapped_users_have_it_too(machine: Machine) -> None:
+    """Their namespace belongs to theirs, so that they see what of /sys is theirs."""
+    said = machine.build(GREET, "ls /sys/class/net; ! nc -w 1 127.0.0.1 9", options=("--userns=auto",))
+    assert f"hello {UPLINK}\n" in said
+    assert "eth0" in said
+    assert "uplink" not in said
+    assert machine.wait_until_clean() == []
+
+
 @pytest.mark.parametrize("resolver", ["127.0.0.1", "::1"])
 def test_a_name_server_on_the_machines_loopback_interface(machine: Machine, resolver: str) -> None:
     machine.world.set_nameservers(resolver)

@@ -45,7 +45,6 @@ def test_ids_outside_are_nobodys(pybuild: Pybuild, based: list[str]) -> None:
     found = re.search(r" 0 +(\d+) +65536\n", done.stderr)
     assert found is not None, done.stderr
     assert int(found[1]) >= 0x80000
-    assert done.stderr.count("the network of RUN is the host's: remapped users have no network of their own") == 1
     (file,) = pybuild.root.glob("snapshots/*/diff/x")
     assert file.stat().st_uid == 7
 
@@ -79,9 +78,6 @@ def test_what_it_cannot_do_is_said(pybuild: Pybuild, based: list[str], agent: Pa
     assert done.returncode == 1
     assert "remapped users have no limits" in done.stderr
     assert "leave out --userns=auto" in done.stderr
-    done = pybuild(*words, "--network", "bridge")
-    assert done.returncode == 125
-    assert "remapped users have no network of their own" in done.stderr
     done = pybuild(*words, "--snapshotter", "native")
     assert done.returncode == 2
 

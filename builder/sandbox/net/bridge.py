@@ -48,7 +48,8 @@ class Bridge:
     What it adds to `rules` is the caller's to take back, who may have to before this is made.
     """
 
-    def __init__(self, rules: Iptables) -> None:
+    def __init__(self, rules: Iptables, owner_fd: int | None) -> None:
+        self._owner_fd = owner_fd
         self._numbers: set[int] = set()
         self._host = RouteSocket()
         uplink = survey(self._host)
@@ -71,7 +72,7 @@ class Bridge:
         """A network namespace with an interface eth0 on the bridge. Raises OSError, SandboxError."""
         number = next(each for each in range(1 << 16) if each not in self._numbers)
         address, address_6 = self.subnet.addresses(number)
-        fd, netlink = new_namespace()
+        fd, netlink = new_namespace(self._owner_fd)
         try:
             name = f"port{number}"
             # A port with this name can be there still: the kernel removes them a moment after their namespace.

@@ -57,11 +57,14 @@ class Network(Protocol):
     def close(self) -> None: ...
 
 
-def keep(connection: socket.socket, launcher_pid: int) -> None:
-    """Serve the launcher until it closes its end; this process ends with the launcher, whatever it is doing then."""
+def keep(connection: socket.socket, launcher_pid: int, owner_fd: int | None) -> None:
+    """Serve the launcher until it closes its end; this process ends with the launcher, whatever it is doing then.
+
+    `owner_fd` is the user namespace that steps are in, None for this process's own.
+    """
     import threading
 
-    keeper = Keeper(connection)
+    keeper = Keeper(connection, owner_fd)
     threading.Thread(target=_end_with, args=(launcher_pid, keeper), daemon=True).start()
     try:
         while message := _receive(connection):
@@ -94,8 +97,9 @@ def _end_with(launcher_pid: int, keeper: Keeper) -> None:
 class Keeper:
     """See the module."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, owner_fd: int | None) -> None:
         self._connection = connection
+        self._owner_fd = owner_fd
         self._network: Network | None = None
         self._rules: Iptables | None = None
         self._namespaces: dict[int, Any] = {}
@@ -125,7 +129,7 @@ class Keeper:
 
         self._rules = Iptables()
         try:
-            self._network, first = open_network(site_dir, self._rules)
+            self._network, first = open_network(site_dir, self._rules, self._owner_fd)
             self._namespaces[first.number] = first
         except Exception as error:  # what went wrong is said once, in the one place where somebody listens
             return _failure(error)
@@ -162,10 +166,11 @@ class Keeper:
             self._offer()
 
 
-def open_network(site_dir: str, rules: Iptables) -> tuple[Network, Namespace]:
+def open_network(site_dir: str, rules: Iptables, owner_fd: int | None) -> tuple[Network, Namespace]:
     """A bridge where this process may make one, else a program's, and a first namespace, which shows that it works.
 
-    `rules` gets those of iptables that are the bridge's. Raises BuildError that tells why there is neither.
+    `rules` gets those of iptables that are the bridge's. With `owner_fd` namespaces belong to that user namespace,
+    which takes a bridge. Raises BuildError that tells why there is neither.
     """
     from builder.sandbox.net import netlink
 
@@ -173,9 +178,12 @@ def open_network(site_dir: str, rules: Iptables) -> tuple[Network, Namespace]:
     from builder.sandbox.net.bridge import Bridge
 
     try:
-        return _proven(Bridge(rules))
+        return _proven(Bridge(rules, owner_fd))
     except (OSError, SandboxError) as error:
         rules.close()
+        if owner_fd is not None:
+            hint = getattr(error, "hint", None) or "use --network=host, or leave out --userns=auto"
+            raise SandboxError(f"no bridge ({_reason(error)})", hint=hint) from error
         refused = error
     from builder.sandbox.net.userspace import Userspace
 
