@@ -19,6 +19,7 @@ from importlib import import_module
 from builder import __version__
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
+from builder.streams import Streams, finish, open_streams
 from cache.errors import CacheError
 
 COMMANDS = {
@@ -81,38 +82,67 @@ def script() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    environment = _environment(os.environ)
+    streams = open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    code = _guarded(words, streams)
+    problem = finish(streams.stdout)
+    if problem:
+        streams.stderr.write(f"pybuild: standard output cannot be written: {problem}\n")
+    return code if problem is None else code or 1
+
+
+def _guarded(words: list[str], streams: Streams) -> int:
+    """One command, whose errors are printed."""
+    stderr = streams.stderr
     try:
-        return _dispatch(words, environment)
+        return _dispatch(words, Environment(*streams, os.environ, _cwd(), _root(os.environ), time.time_ns))
     except KeyboardInterrupt:
-        environment.stderr.write("pybuild: interrupted\n")
+        stderr.write("pybuild: interrupted\n")
         return 130
     except BrokenPipeError:
-        sys.stdout = None
         return 1
     except (BuildError, CacheError) as error:
-        environment.stderr.write(describe(error))
+        stderr.write(describe(error))
         return getattr(error, "exit_code", 1)
     except Exception as error:
         text = _known_elsewhere(error)
         if text is None:
             raise
-        environment.stderr.write(text)
+        stderr.write(text)
         return 1
 
 
-def _environment(environ: Mapping[str, str]) -> Environment:
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise BuildError(
+            f"the working directory cannot be told: {str(error.strerror).lower()}", hint="go to a directory that exists"
+        ) from error
+
+
+def _root(environ: Mapping[str, str]) -> str:
+    """The store's directory."""
     root = environ.get("PYBUILD_ROOT")
     if not root and os.geteuid() == 0:
         root = "/var/lib/pybuild"
     if not root:
-        share = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local/share")
+        share = environ.get("XDG_DATA_HOME") or os.path.join(_home(environ), ".local/share")
         root = os.path.join(share, "pybuild")
-    return Environment(
-        sys.stdout, sys.stdout.buffer, sys.stderr, environ, os.getcwd(), os.path.abspath(root), time.time_ns
-    )
+    return os.path.join(_cwd(), root)
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME")
+    if home:
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise UsageError("there is no home directory for the store", hint="name a store with PYBUILD_ROOT") from None
 
 
 def _dispatch(words: list[str], environment: Environment) -> int:
@@ -187,8 +217,8 @@ def _known_elsewhere(error: Exception) -> str | None:
     if module is not None and isinstance(error, module.DockerfileError):
         return f"pybuild: {error.render()}\n"
     if isinstance(error, OSError):
-        where = f" {error.filename!r}" if error.filename else ""
-        return f"pybuild:{where}: {(error.strerror or str(error)).lower()}\n"
+        where = f" {error.filename!r}:" if error.filename else ""
+        return f"pybuild:{where} {(error.strerror or str(error)).lower()}\n"
     return None
 
 
