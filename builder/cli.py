@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from builder import __version__
 from builder.commands import Environment
@@ -160,9 +161,7 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     elif len(words) == 1 and not words[0].startswith("-") and not os.path.exists(words[0]) and not _is_remote(words[0]):
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
     module = import_module(f"builder.commands.{_MODULES.get(name, name)}")
-    parser = argparse.ArgumentParser(
-        f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter
-    )
+    parser = _Parser(f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter)
     module.add_arguments(parser)
     bare = getattr(module, "BARE", {})
     try:
@@ -170,6 +169,13 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(module.run(arguments, environment))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the list of all options would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog.partition(' ')[2]}: {message}", hint=f"{self.prog} --help shows the options")
 
 
 def _is_remote(word: str) -> bool:

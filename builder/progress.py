@@ -18,6 +18,7 @@ from builder.plan import PlanWarning
 if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
 
+KINDS = ("auto", "tty", "plain", "json", "quiet")
 SAME_STEP = "another build of the same step"
 _TRANSFER_SECONDS = 5.0
 
@@ -310,6 +311,11 @@ class JsonReporter(QuietReporter):
     def paused(self) -> Iterator[None]:
         with self._lock:
             yield
+
+
+def progress_kind(text: str) -> str:
+    """A value of --progress; `none` is buildx's word for quiet."""
+    return "quiet" if text == "none" else text
 
 
 def new_reporter(wanted: str, stream: TextIO, total: int) -> Reporter:

@@ -88,3 +88,24 @@ def test_a_working_directory_that_is_gone_is_an_error(pybuild: Pybuild, tmp_path
     )
     assert gone.returncode == 1
     assert gone.stderr.startswith(b"pybuild: the working directory cannot be told: no such file or directory\n")
+
+
+@pytest.mark.parametrize(("value", "first"), [("plain", "#1 [1/1] COPY . /"), ("none", ""), ("json", '{"event"')])
+def test_buildx_s_variable_says_how_to_show_progress(pybuild: Pybuild, value: str, first: str) -> None:
+    pybuild.write(Dockerfile="FROM scratch\nCOPY . /\n")
+    assert pybuild.ok("build", ".", env={"BUILDKIT_PROGRESS": value}).stderr.startswith(first)
+    assert (value == "none") is (pybuild.ok("build", ".", env={"BUILDKIT_PROGRESS": value}).stderr == "")
+    assert pybuild.ok("build", "--progress=none", ".", env={"BUILDKIT_PROGRESS": value}).stderr == ""
+
+
+def test_an_unknown_way_to_show_progress_is_a_usage_error(pybuild: Pybuild) -> None:
+    done = pybuild("build", ".", env={"BUILDKIT_PROGRESS": "loud"})
+    assert (done.returncode, done.stderr.splitlines()[0]) == (2, 'pybuild: BUILDKIT_PROGRESS is "loud"')
+
+
+@pytest.mark.parametrize("words", [("build", "--nope", "."), ("images", "a", "b"), ("cache", "mounts", "nope")])
+def test_a_usage_error_is_one_line_and_a_hint(pybuild: Pybuild, words: tuple[str, ...]) -> None:
+    done = pybuild(*words)
+    error, hint = done.stderr.splitlines()
+    assert (done.returncode, error.partition(":")[0]) == (2, "pybuild")
+    assert hint.startswith(f"hint: pybuild {words[0]}")
