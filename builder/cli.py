@@ -20,7 +20,7 @@ from typing import NoReturn
 from builder import __version__
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
-from builder.streams import Streams, finish, open_streams
+from builder.streams import Streams, finish, open_streams, visible
 from cache.errors import CacheError
 
 COMMANDS = {
@@ -224,7 +224,7 @@ def _known_elsewhere(error: Exception) -> str | None:
         return f"pybuild: {error.render()}\n"
     if isinstance(error, OSError):
         where = f" {error.filename!r}:" if error.filename else ""
-        return f"pybuild:{where} {(error.strerror or str(error)).lower()}\n"
+        return f"pybuild:{visible(where)} {(error.strerror or str(error)).lower()}\n"
     return None
 
 
@@ -234,11 +234,13 @@ def describe(error: BuildError | CacheError) -> str:
     location = getattr(error, "location", None)
     output = getattr(error, "output", "")
     if output:
-        lines = output.rstrip("\n").split("\n")[-20:]
+        from builder.progress import shown_line
+
+        lines = [shown_line(line) for line in output.rstrip("\n").encode("utf-8", "replace").split(b"\n")[-20:]]
         parts.append("------\n" + "\n".join(f" > {line}" for line in lines) + "\n------")
     if location is not None:
         parts.append(f"{location.file}:{location.start_line}\n{getattr(error, 'excerpt', '')}".rstrip("\n"))
     parts.append(f"pybuild: {error}")
     if error.hint:
         parts.append(f"hint: {error.hint}")
-    return "\n".join(parts) + "\n"
+    return visible("\n".join(parts)) + "\n"

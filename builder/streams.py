@@ -8,6 +8,19 @@ import sys
 from typing import BinaryIO, NamedTuple, TextIO
 
 
+def visible(text: str) -> str:
+    """Text that no terminal obeys: what is not printable is written as an escape, but for ends of lines and tabs."""
+    return text if text.isprintable() else "".join(map(_visible, text))
+
+
+def _visible(char: str) -> str:
+    if char.isprintable() or char in "\n\t":
+        return char
+    code = ord(char)
+    is_byte = 0xDC80 <= code <= 0xDCFF
+    return f"\\x{code - 0xDC00:02x}" if is_byte else char.encode("unicode_escape").decode("ascii")
+
+
 class Streams(NamedTuple):
     """Where text goes, where bytes go, where errors go."""
 
