@@ -15,10 +15,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from builder import __version__
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
+from builder.streams import Streams, finish, open_streams, visible
 from cache.errors import CacheError
 
 COMMANDS = {
@@ -81,38 +83,67 @@ def script() -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    environment = _environment(os.environ)
+    streams = open_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
+    code = _guarded(words, streams)
+    problem = finish(streams.stdout)
+    if problem:
+        streams.stderr.write(f"pybuild: standard output cannot be written: {problem}\n")
+    return code if problem is None else code or 1
+
+
+def _guarded(words: list[str], streams: Streams) -> int:
+    """One command, whose errors are printed."""
+    stderr = streams.stderr
     try:
-        return _dispatch(words, environment)
+        return _dispatch(words, Environment(*streams, os.environ, _cwd(), _root(os.environ), time.time_ns))
     except KeyboardInterrupt:
-        environment.stderr.write("pybuild: interrupted\n")
+        stderr.write("pybuild: interrupted\n")
         return 130
     except BrokenPipeError:
-        sys.stdout = None
         return 1
     except (BuildError, CacheError) as error:
-        environment.stderr.write(describe(error))
+        stderr.write(describe(error))
         return getattr(error, "exit_code", 1)
     except Exception as error:
         text = _known_elsewhere(error)
         if text is None:
             raise
-        environment.stderr.write(text)
+        stderr.write(text)
         return 1
 
 
-def _environment(environ: Mapping[str, str]) -> Environment:
+def _cwd() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise BuildError(
+            f"the working directory cannot be told: {str(error.strerror).lower()}", hint="go to a directory that exists"
+        ) from error
+
+
+def _root(environ: Mapping[str, str]) -> str:
+    """The store's directory."""
     root = environ.get("PYBUILD_ROOT")
     if not root and os.geteuid() == 0:
         root = "/var/lib/pybuild"
     if not root:
-        share = environ.get("XDG_DATA_HOME") or os.path.join(os.path.expanduser("~"), ".local/share")
+        share = environ.get("XDG_DATA_HOME") or os.path.join(_home(environ), ".local/share")
         root = os.path.join(share, "pybuild")
-    return Environment(
-        sys.stdout, sys.stdout.buffer, sys.stderr, environ, os.getcwd(), os.path.abspath(root), time.time_ns
-    )
+    return os.path.join(_cwd(), root)
+
+
+def _home(environ: Mapping[str, str]) -> str:
+    home = environ.get("HOME")
+    if home:
+        return home
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_dir
+    except KeyError:
+        raise UsageError("there is no home directory for the store", hint="name a store with PYBUILD_ROOT") from None
 
 
 def _dispatch(words: list[str], environment: Environment) -> int:
@@ -130,9 +161,7 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     elif len(words) == 1 and not words[0].startswith("-") and not os.path.exists(words[0]) and not _is_remote(words[0]):
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
     module = import_module(f"builder.commands.{_MODULES.get(name, name)}")
-    parser = argparse.ArgumentParser(
-        f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter
-    )
+    parser = _Parser(f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter)
     module.add_arguments(parser)
     bare = getattr(module, "BARE", {})
     try:
@@ -140,6 +169,13 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     return int(module.run(arguments, environment))
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the list of all options would hide it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog.partition(' ')[2]}: {message}", hint=f"{self.prog} --help shows the options")
 
 
 def _is_remote(word: str) -> bool:
@@ -187,8 +223,8 @@ def _known_elsewhere(error: Exception) -> str | None:
     if module is not None and isinstance(error, module.DockerfileError):
         return f"pybuild: {error.render()}\n"
     if isinstance(error, OSError):
-        where = f" {error.filename!r}" if error.filename else ""
-        return f"pybuild:{where}: {(error.strerror or str(error)).lower()}\n"
+        where = f" {error.filename!r}:" if error.filename else ""
+        return f"pybuild:{visible(where)} {(error.strerror or str(error)).lower()}\n"
     return None
 
 
@@ -198,11 +234,13 @@ def describe(error: BuildError | CacheError) -> str:
     location = getattr(error, "location", None)
     output = getattr(error, "output", "")
     if output:
-        lines = output.rstrip("\n").split("\n")[-20:]
+        from builder.progress import shown_line
+
+        lines = [shown_line(line) for line in output.rstrip("\n").encode("utf-8", "replace").split(b"\n")[-20:]]
         parts.append("------\n" + "\n".join(f" > {line}" for line in lines) + "\n------")
     if location is not None:
         parts.append(f"{location.file}:{location.start_line}\n{getattr(error, 'excerpt', '')}".rstrip("\n"))
     parts.append(f"pybuild: {error}")
     if error.hint:
         parts.append(f"hint: {error.hint}")
-    return "\n".join(parts) + "\n"
+    return visible("\n".join(parts)) + "\n"

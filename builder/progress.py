@@ -7,6 +7,7 @@ A Reporter is called from the threads that work; each call is one complete event
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -14,10 +15,12 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TextIO
 
 from builder.plan import PlanWarning
+from builder.streams import visible
 
 if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
 
+KINDS = ("auto", "tty", "plain", "json", "quiet")
 SAME_STEP = "another build of the same step"
 _TRANSFER_SECONDS = 5.0
 
@@ -98,24 +101,27 @@ class LineSplitter:
         if len(self._rest) > LONGEST_LINE:
             lines.append(self._rest)
             self._rest = b""
-        return [_shown(line) for line in lines]
+        return [shown_line(line) for line in lines]
 
     def flush(self) -> list[str]:
         """The unfinished last line, if there is one."""
         rest, self._rest = self._rest, b""
-        return [_shown(rest)] if rest else []
+        return [shown_line(rest)] if rest else []
 
 
 _PLAIN = bytes(range(32, 127))
 """Bytes that mean themselves: to know that of a line this way is much faster than to ask for each character."""
+_SEQUENCE = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))"
+"""ECMA-48's control sequences, and xterm's titles."""
 
 
-def _shown(line: bytes) -> str:
+def shown_line(line: bytes) -> str:
+    """A program's line as it is shown: what a carriage return left of it, without what a terminal would obey."""
     line = line.rstrip(b"\r").rpartition(b"\r")[2]
     if not line.translate(None, _PLAIN):
         return line.decode("ascii")
     text = line.decode("utf-8", "replace")
-    return text if text.isprintable() else text.translate(_PRINTABLE)
+    return text if text.isprintable() else re.sub(_SEQUENCE, "", text).translate(_PRINTABLE)
 
 
 class _Printable(dict[int, int]):
@@ -179,6 +185,9 @@ class PlainReporter(QuietReporter):
         return self._numbers.setdefault(index, len(self._numbers) + 1)
 
     def _write(self, *lines: str) -> None:
+        self._put([visible(line) for line in lines])
+
+    def _put(self, lines: list[str]) -> None:
         self._stream.write("".join(line + "\n" for line in lines))
         self._stream.flush()
 
@@ -207,7 +216,7 @@ class PlainReporter(QuietReporter):
 
     def _print_output(self, index: int, lines: list[str]) -> None:
         after = self._clock() - self._begun.get(index, self._clock())
-        self._write(*(f"#{self._number(index)} {after:.3f} {line}" for line in lines))
+        self._put([f"#{self._number(index)} {after:.3f} {line}" for line in lines])
 
     def done(self, index: int, seconds: float, *, cached: bool) -> None:
         self._end(index, "CACHED" if cached else f"DONE {seconds:.1f}s")
@@ -310,6 +319,11 @@ class JsonReporter(QuietReporter):
     def paused(self) -> Iterator[None]:
         with self._lock:
             yield
+
+
+def progress_kind(text: str) -> str:
+    """A value of --progress; `none` is buildx's word for quiet."""
+    return "quiet" if text == "none" else text
 
 
 def new_reporter(wanted: str, stream: TextIO, total: int) -> Reporter:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from builder.image.describe import human_size
 from builder.plan import PlanWarning
 from builder.progress import SAME_STEP, LineSplitter
+from builder.streams import visible
 
 if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
@@ -70,7 +71,7 @@ class BarReporter:
         self._bar.refresh()
 
     def _say(self, text: str) -> None:
-        tqdm.write(text[: _columns(self._stream) * 20], file=self._stream)
+        tqdm.write(visible(text)[: _columns(self._stream) * 20], file=self._stream)
 
     def cached(self, index: int, name: str) -> None:
         with self._lock:
@@ -153,7 +154,7 @@ class BarReporter:
 def _row(name: str, tail: str, seconds: str, width: int) -> str:
     """One line of the terminal: the vertex, the last line that it printed, and the time at the right edge."""
     room = width - len(seconds)
-    shown = f" => {name}"
+    shown = visible(f" => {name}")
     if tail:
         shown = f"{_cut(shown, room * 3 // 5)} | {tail}"
     return _cut(shown, room).ljust(room) + seconds

@@ -12,6 +12,7 @@ from typing import TextIO
 
 from builder.plan import PlanWarning
 from builder.progress import SAME_STEP, QuietReporter, Reporter
+from builder.streams import visible
 
 
 class TerminalReporter(QuietReporter):
@@ -33,7 +34,7 @@ class TerminalReporter(QuietReporter):
             return self._bar
 
     def _line(self, text: str) -> None:
-        self._stream.write(text + "\n")
+        self._stream.write(visible(text) + "\n")
         self._stream.flush()
 
     def cached(self, index: int, name: str) -> None:

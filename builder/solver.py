@@ -130,7 +130,7 @@ class Solver:
             with definition.located(state.vertex):
                 self._find_or_execute(state)
         except BaseException as error:
-            reporter.failed(state.index, str(error), time.perf_counter() - started)
+            reporter.failed(state.index, str(error) or "canceled", time.perf_counter() - started)
             raise
         reporter.done(state.index, time.perf_counter() - started, cached=state.cached)
         if self.worker.exports is not None:

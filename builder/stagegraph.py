@@ -200,7 +200,7 @@ def stage_hint(name: str, names: Sequence[str]) -> str | None:
     """A stage that `name` may have meant."""
     import difflib
 
-    near = difflib.get_close_matches(name.lower(), names, 1)
+    near = difflib.get_close_matches(name.lower(), [other for other in names if other != name], 1)
     return f"did you mean {near[0]}?" if near else None
 
 

@@ -13,7 +13,7 @@ from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
 from cache.dirfds import OPEN_DIRECTORY, read_limited
-from cache.errors import CacheError, from_os_error
+from cache.errors import CacheError
 from cache.statcache import FileDigests
 
 Keep: TypeAlias = Callable[[str, bool], bool | None]
@@ -66,7 +66,7 @@ def scan(
     try:
         _scan(os.path.realpath(root_dir), "", _Judges(keep, inside or {}), found)
     except OSError as error:
-        raise from_os_error(error, _subject(error, root_dir)) from error
+        raise _unreadable(error, _subject(error, root_dir)) from error
     except RecursionError as error:
         raise CacheError(f"{root_dir}: its directories are nested too deep") from error
     finally:
@@ -198,7 +198,12 @@ def _read_digest(path: str, entry: FileEntry) -> str:
         finally:
             os.close(fd)
     except OSError as error:
-        raise from_os_error(error, path) from error
+        raise _unreadable(error, path) from error
+
+
+def _unreadable(error: OSError, path: str) -> CacheError:
+    """These are no files of the store, so that its hints would mislead."""
+    return CacheError(f"{path}: {str(error.strerror).lower()}")
 
 
 def _subject(error: OSError, root_dir: str) -> str:

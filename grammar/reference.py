@@ -74,7 +74,7 @@ def parse_reference(text: str) -> Reference:
     if to_lower(path) != path:
         raise DockerfileError(
             f"image {quoted(text)} has upper-case letters in its name, expected lower case",
-            hint=f"did you mean {to_lower(path)}? A stage that is named here must be written exactly as its AS name",
+            hint=f"did you mean {to_lower(path.removeprefix('library/'))}? A stage is named exactly as its AS name",
             subject=text,
         )
     match = _reference().fullmatch(f"{domain}/{rest}")

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         from builder.commands.build_call import run_call
 
         return run_call(args, env)
+    args.progress = build_options.progress(args.progress, env.environ)
     options = build_options.plan_options(args, env)
     check_known_args(options.build_args)
     specs = _output_specs(args, options, env)

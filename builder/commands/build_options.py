@@ -3,7 +3,7 @@
 import argparse
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from builder import resources
@@ -13,6 +13,7 @@ from builder.frontend_options import BUILD_ARG, LABEL, read_options
 from builder.frontend_values import read_platforms
 from builder.image.platform import host_platform, platform_value
 from builder.options import BuildOptions, Dns, SecretSource
+from builder.progress import KINDS, progress_kind
 from builder.security_options import parse_security_options
 
 CALLS = ("build", "check", "outline", "targets")
@@ -39,7 +40,6 @@ class CacheCheck(NamedTuple):
 
 BARE = {"--cache-check": "--cache-check=100%", "--locked": "--locked="}
 """Options that take a value only behind an equals sign, with what they mean without one."""
-PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     caches = "give results to a cache elsewhere: type=registry|local|inline|s3,…[,mode=max][,mounts=true]"
     add("--cache-to", action="append", default=[], metavar="SPEC", help=caches)
     add("--jobs", "-j", type=int, default=0, metavar="N", help="run at most N instructions at once")
-    add("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
+    note = "how to show progress (default: $BUILDKIT_PROGRESS, or auto)"
+    add("--progress", default=None, type=progress_kind, choices=KINDS, help=note)
     shell = "when a RUN fails, open a shell in its sandbox: on-error or off (default: off)"
     add("--debug-shell", default="off", choices=("on-error", "off"), metavar="WHEN", help=shell)
     add("-q", "--quiet", action="store_true", help="print the image id only")
@@ -140,6 +141,16 @@ def locked_argument(parser: argparse.ArgumentParser) -> None:
         "references, and refuse what is not in it or has changed; see `pybuild lock`"
     )
     parser.add_argument("--locked", default=None, metavar="=FILE", help=note)
+
+
+def progress(wanted: str | None, environ: Mapping[str, str]) -> str:
+    """What --progress, or else buildx's variable, asks for. Raises UsageError for a value that is not known."""
+    named = environ.get("BUILDKIT_PROGRESS", "")
+    if wanted is not None or not named:
+        return wanted or "auto"
+    if progress_kind(named) not in KINDS:
+        raise UsageError(f'BUILDKIT_PROGRESS is "{named}"', hint=f"it may be {', '.join(KINDS)}")
+    return progress_kind(named)
 
 
 def call_option(text: str) -> Call:

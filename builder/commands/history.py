@@ -9,6 +9,7 @@ from typing import Any
 from builder.commands import Environment
 from builder.image.describe import history_rows, human_age, human_size, short_id, table
 from builder.image.stored import require_image
+from builder.streams import visible
 
 _MAX_WIDTH = 45
 
@@ -45,8 +46,8 @@ def _document(row: dict[str, Any], now_ns: int) -> dict[str, Any]:
 
 
 def _line(row: dict[str, Any], now_ns: int, *, whole: bool) -> list[str]:
-    created_by = " ".join(row["created_by"].split())
+    created_by = visible(" ".join(row["created_by"].split()))
     if not whole and len(created_by) > _MAX_WIDTH:
         created_by = created_by[: _MAX_WIDTH - 1] + "…"
     image_id = row["id"] if whole or not row["id"].startswith("sha256:") else short_id(row["id"])
-    return [image_id, human_age(row["created"], now_ns), created_by, human_size(row["size"]), row["comment"]]
+    return [image_id, human_age(row["created"], now_ns), created_by, human_size(row["size"]), visible(row["comment"])]

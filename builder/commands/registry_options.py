@@ -7,9 +7,8 @@ import threading
 import time
 
 from builder.commands import Environment
-from builder.progress import new_reporter
+from builder.progress import KINDS, new_reporter, progress_kind
 
-PROGRESS = ("auto", "tty", "plain", "json", "quiet")
 _TRUE = ("1", "t", "true", "yes")
 _FALSE = ("0", "f", "false", "no")
 
@@ -29,7 +28,8 @@ def add_tls_verify(parser: argparse.ArgumentParser) -> None:
 
 def add_progress(parser: argparse.ArgumentParser) -> None:
     """--progress and --quiet."""
-    parser.add_argument("--progress", default="auto", choices=PROGRESS, help="how to show progress (default: auto)")
+    note = "how to show progress (default: auto)"
+    parser.add_argument("--progress", default="auto", type=progress_kind, choices=KINDS, help=note)
     parser.add_argument("-q", "--quiet", action="store_true", help="print the digest alone")
 
 

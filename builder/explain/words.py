@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from builder.explain.difference import Difference
+from builder.streams import visible
 
 _LONGEST = 72
 _SHOWN = 5
@@ -37,7 +38,7 @@ def place(file: str, lines: Sequence[int]) -> str:
 def shown(text: str) -> str:
     """Text on one line, cut when it is long; what a terminal would obey is escaped."""
     line = " ".join(text.split())
-    line = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line)
+    line = visible(line)
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
 
 

@@ -20,6 +20,7 @@ from builder.ops.wildcard import has_wildcard, path_matcher
 from builder.plan import CopyAction, ExecOp, FileOp, LocalSourceOp, Vertex
 from builder.sandbox.paths import clean
 from cache.contenthash import FileEntry, Keep, file_digest, fingerprint, scan
+from cache.errors import CacheError
 from cache.statcache import RACY_NS, FileDigests, StatCache
 
 if TYPE_CHECKING:
@@ -110,7 +111,10 @@ class ContextTree:
     def digest(self, entry: FileEntry) -> str:
         if self._digests is None:
             self._digests = FileDigests() if self._statcache is None else self._statcache.load(self._root_key)
-        return file_digest(f"{self.root_dir}/{entry.path}", entry, self._digests)
+        try:
+            return file_digest(f"{self.root_dir}/{entry.path}", entry, self._digests)
+        except CacheError as error:
+            raise _hinted(error) from error
 
     def state(self) -> str:
         """A name for all that decides what copies read of the tree: while it is the same, so are their digests."""
@@ -180,7 +184,10 @@ def context_tree(
     BuildError for a directory that cannot be read.
     """
     with reported(f'read context "{root_dir}"'):
-        return ContextTree(root_dir, matcher, statcache, sources=sources, modes=modes)
+        try:
+            return ContextTree(root_dir, matcher, statcache, sources=sources, modes=modes)
+        except CacheError as error:
+            raise _hinted(error) from error
 
 
 def sources_of(vertices: Sequence[Vertex], name: str) -> tuple[str, ...]:
@@ -222,6 +229,12 @@ def _scan(root_dir: str, matcher: IgnoreMatcher | None, roots: Sequence[str] | N
         return True if inner is None else inner(path, is_dir)
 
     return scan(root_dir, keep, inside=dict.fromkeys(roots, inner))
+
+
+def _hinted(error: CacheError) -> CacheError:
+    is_forbidden = isinstance(error.__cause__, PermissionError)
+    hint = "let it be read, or leave it out of the context by .dockerignore" if is_forbidden else error.hint
+    return CacheError(str(error), hint=hint)
 
 
 def _matched_by(matcher: IgnoreMatcher) -> Keep:

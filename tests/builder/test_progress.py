@@ -12,8 +12,8 @@ def test_lines_come_whole() -> None:
     lines = LineSplitter()
     assert lines.feed(b"a\nb") == ["a"]
     assert lines.feed(b"c\n10%\r20%\r\n") == ["bc", "20%"]
-    assert lines.feed("é\x1b[31m".encode()) == []
-    assert lines.flush() == ["é\N{REPLACEMENT CHARACTER}[31m"]
+    assert lines.feed("é\x1b[31mred\x1b[0m\x1b]0;title\a\x1b(".encode()) == []
+    assert lines.flush() == ["éred\N{REPLACEMENT CHARACTER}("]
     assert lines.flush() == []
 
 

@@ -243,3 +243,37 @@ def test_secret_is_nowhere_in_the_store(pybuild: Pybuild, based: list[str]) -> N
     looked = ["grep", "-rl", secret, str(pybuild.root), str(pybuild.cwd.parent / "x.tar")]
     found = subprocess.run(looked, capture_output=True, check=False)
     assert found.stdout == b""
+
+
+@pytest.mark.parametrize("progress", ["plain", "tty", "quiet"])
+def test_a_terminal_obeys_nothing_of_what_a_build_shows(pybuild: Pybuild, based: list[str], progress: str) -> None:
+    """Names of steps, output, the error and its excerpt, from a Dockerfile with control characters."""
+    text = "FROM base\nLABEL \x1b]0;title\x07=a\n"
+    text += "RUN printf '\\033[31mred\\033[0m\\033]0;t\\007 \\r end\\n\\033(B\\n'; exit 3 # \x1b[2J\n"
+    pybuild.write(Dockerfile=text)
+    done = pybuild("build", *based, f"--progress={progress}", ".")
+    assert done.returncode == 1
+    shown = done.stderr.replace("\x1b[A", "")  # the bar's own way up
+    assert not {char for char in shown if not char.isprintable()} - set("\n\t\r")
+    assert "\n >  end\n > \N{REPLACEMENT CHARACTER}(B\n" in done.stderr
+    assert "exit 3 # \\x1b[2J" in done.stderr.splitlines()[-1]
+
+
+def test_a_terminal_obeys_nothing_of_an_image_s_history(pybuild: Pybuild) -> None:
+    pybuild.write(Dockerfile="FROM scratch\nLABEL a=\x1b[31m\n")
+    pybuild.ok("build", "-t", "x", ".")
+    assert "LABEL a=\\x1b[31m" in pybuild.ok("history", "x").stdout
+
+
+def test_an_interrupted_step_is_canceled(pybuild: Pybuild, based: list[str]) -> None:
+    pybuild.write(Dockerfile="FROM base\nRUN echo begun && sleep 60\n")
+    words = pybuild.argv("build", *based, "--progress=plain", ".")
+    with subprocess.Popen(
+        words, cwd=pybuild.cwd, env=pybuild.environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        while not (line := process.stderr.readline()).endswith("begun\n"):
+            assert line
+        process.terminate()
+        assert "#2 ERROR: canceled\n" in process.stderr.read()
+    assert process.returncode == 130

@@ -251,3 +251,14 @@ def test_what_looks_after_the_store_sees_all_of_it(user: OrdinaryUser, base_for_
     user.ok("rmi", "x")
     user.ok("prune", "-a", "-f")
     assert not [path for path in (user.root / "snapshots").iterdir() if path.name != "empty"]
+
+
+def test_a_file_that_may_not_be_read_is_told_with_a_way_out(user: OrdinaryUser) -> None:
+    user.write(Dockerfile="FROM scratch\nCOPY . /\n", mine="m", unreadable="u")
+    os.chown(user.cwd / "unreadable", 0, 0)
+    (user.cwd / "unreadable").chmod(0o600)
+    done = user("build", ".")
+    assert done.returncode == 1
+    assert f"{user.cwd}/unreadable: permission denied\nhint: let it be read, or leave it out of" in done.stderr
+    user.write(**{".dockerignore": "unreadable\n"})
+    user.ok("build", ".")
