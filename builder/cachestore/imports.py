@@ -99,11 +99,12 @@ class Imports:
         """Whether a result is to be made anew and compared, by chance. Asked once for a claim."""
         return self._chance() < claim.cache.spec.sample
 
-    def put_on(self, base: Snapshot, claim: Claim) -> Snapshot:
-        """The root that a claim promises on top of `base`: whole when the store has the layer, else lazy."""
+    def put_on(self, base: Snapshot, claim: Claim, *, adopting: bool = True) -> Snapshot:
+        """The root that a claim promises on top of `base`: whole when the store has the layer and it may be written
+        down (`adopting`), else lazy."""
         if claim.layer is None:
             return EMPTY
-        whole = self.store.snapshots.adopt(base, claim.layer.diff_id) if is_whole(base) else None
+        whole = self.store.snapshots.adopt(base, claim.layer.diff_id) if adopting and is_whole(base) else None
         if whole is not None:
             return whole
         layer = Layer(LAZY, claim.layer.diff_id, claim.layer.content_digest, claim.layer.tar_size, 0)
