@@ -47,7 +47,7 @@ class Solver:
         self.borrowing = self.borrow()
         if self.borrowing is not None:
             self.borrowing.look_up()
-        missing = self._missing()
+        missing = self.missing()
         for state in self.states:
             if state.cached and not state.vertex.internal and not isinstance(state.vertex.op, LocalSourceOp):
                 self.worker.reporter.cached(state.index, state.vertex.name)
@@ -117,7 +117,7 @@ class Solver:
             state.created_ns = state.record.created_ns
             state.outcome = "hit" if state.cached else ""
 
-    def _missing(self) -> list[VertexState]:
+    def missing(self) -> list[VertexState]:
         """The vertices without a result that an image needs, directly or through others without one."""
         needed: set[int] = set()
         pending = [image.vertex for image in self.plan.images if image.vertex != SCRATCH]

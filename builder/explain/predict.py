@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def predict(solver: Solver) -> None:
-    """Give every vertex of the solver its keys and an outcome: `hit`, `content`, or `would run`.
+    """Give every vertex of the solver its keys and an outcome: `hit`, `content`, `would run`, "" for not needed.
 
     Raises BuildError as a build does for what it reads.
     """
@@ -30,12 +30,14 @@ def predict(solver: Solver) -> None:
     if borrowing is not None:
         borrowing.look_up()
     for state in solver.states:
-        if state.result is not None or isinstance(state.vertex.op, ImageSourceOp | LocalSourceOp):
+        if state.result is not None or _is_source(state):
             continue
         with definition.located(state.vertex):
             if not state.vertex.no_cache and _can_look_inside(solver, state):
                 _find(solver, state, borrowing)
-        if state.result is None:
+        state.cached = state.result is not None
+    for state in solver.missing():
+        if not _is_source(state):
             state.outcome = "would run"
 
 
@@ -74,6 +76,10 @@ def _merged(inputs: list[VertexState | None]) -> Snapshot:
     for layer in top.layers:
         base = _on(base, Snapshot("", (layer,)))
     return base
+
+
+def _is_source(state: VertexState) -> bool:
+    return isinstance(state.vertex.op, ImageSourceOp | LocalSourceOp)
 
 
 def _is_local(state: VertexState) -> bool:

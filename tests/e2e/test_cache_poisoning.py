@@ -13,7 +13,7 @@ import pytest
 
 from cache import tarwriter
 from tests.conftest import Pybuild
-from tests.e2e.cachetools import Layout, file_entry, layer_of, machine, messages, ran
+from tests.e2e.cachetools import Layout, file_entry, layer_of, machine, messages, number_of, ran
 
 DOCKERFILE = "FROM base\nRUN echo good > /made\nRUN cp /made /then\n"
 EVIL = layer_of(file_entry("made", b"evil\n"), content=b"evil\n")
@@ -30,13 +30,6 @@ def cache(pybuild: Pybuild, based: list[str], tmp_path: Path) -> Layout:
 
 def words(based: list[str], *more: str) -> list[str]:
     return ["build", "--progress", "json", *based, *more, "."]
-
-
-def number_of(cache: Layout, step: str) -> int:
-    """The number of the layer that a step made."""
-    records = cache.config["records"]
-    found = [record["layer"] for record in records if any(step in json.dumps(key) for key in record["keys"])]
-    return int(found[0])
 
 
 def forged(cache: Layout) -> None:
