@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from builder.cachestore.imports import Claim, is_whole, lazily_on, lazy_root
+from builder.cachestore.imports import Claim, by_content, is_whole, lazily_on, lazy_root
 from builder.errors import BuildError
 from builder.plan import SCRATCH, ExecOp, FileOp, ImageSourceOp, LocalSourceOp, MergeOp
 from builder.state import VertexState
@@ -327,9 +327,8 @@ class Borrowing:
         seconds = 0.0
         if state.claim is not None:
             seconds = state.claim.record.seconds
-            for key, manifest in state.claim.record.manifests.items():
-                if manifest.get("by") == "content" and key_of(manifest) == key:
-                    shown.setdefault(key, readable(manifest))
+            for key, manifest in by_content(state.claim.record.manifests, state.manifest).items():
+                shown.setdefault(key, readable(manifest))
         for key, text in shown.items():
             record = CacheRecord(key, chain, text, state.created_ns, seconds)
             record = in_domain(state.domain, record) if state.domain else record

@@ -8,13 +8,13 @@ place has is not sent, and when nothing is new the present manifest stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from builder.cachestore.filelists import send_lists
-from builder.cachestore.imports import LAZY, Imports
+from builder.cachestore.imports import LAZY, Imports, by_content
 from builder.cachestore.inline import FIELD, inline_field
 from builder.cachestore.mounts import MountExport
 from builder.cachestore.options import CacheSpec
@@ -29,7 +29,6 @@ from cache.descriptor import Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
 from cache.exchange import TravellingLayer, TravellingRecord, make_index
-from cache.keys import key_of
 from cache.snapshot import Layer, Snapshot
 from cache.store import Store
 from cache.tarcontent import describe
@@ -242,7 +241,7 @@ def records_of(states: Sequence[VertexState], wiring: Wiring) -> list[Travelling
     own = wiring.store.records.get_many([state.key for state in states])
     notes = wiring.store.notes.get(own)
     chains = {state.result.chain_id for state in states if state.result is not None and state.key in own}
-    by_content = wiring.store.records.of_chains(chains)
+    alike = wiring.store.records.of_chains(chains)
     found = []
     for state in states:
         assert state.result is not None
@@ -250,33 +249,14 @@ def records_of(states: Sequence[VertexState], wiring: Wiring) -> list[Travelling
         layers = state.result.layers
         diff_id = layers[-1].diff_id if layers else None
         if record is not None and record.chain_id == state.result.chain_id:
-            others = {other.key: json.loads(other.manifest) for other in by_content.get(record.chain_id, ())}
-            manifests = {state.key: state.manifest, **_by_content(others, state)}
+            others = {other.key: json.loads(other.manifest) for other in alike.get(record.chain_id, ())}
+            manifests = {state.key: state.manifest, **by_content(others, state.manifest)}
             note = travelling_note(notes[state.key]) if state.key in notes else {}
             found.append(TravellingRecord(manifests, diff_id, record.created_ns, record.seconds, note))
         elif state.claim is not None and state.claim.record.diff_id == diff_id:
-            manifests = {state.key: state.manifest, **_by_content(state.claim.record.manifests, state)}
+            manifests = {state.key: state.manifest, **by_content(state.claim.record.manifests, state.manifest)}
             found.append(state.claim.record._replace(manifests=manifests))
     return found
-
-
-def _by_content(manifests: Mapping[str, Mapping[str, Any]], state: VertexState) -> dict[str, Mapping[str, Any]]:
-    """Of manifests by keys those that say by content what a vertex's own says by definition."""
-    return {
-        key: manifest
-        for key, manifest in manifests.items()
-        if _is_same_operation(manifest, state.manifest) and key_of(manifest) == key
-    }
-
-
-def _is_same_operation(content: Mapping[str, Any], definition: Mapping[str, Any]) -> bool:
-    """Whether a content key's manifest is for the operation of a definition key's: other builds may have the same
-    result, and what they are is none of a cache's readers' business."""
-    names = ("inputs", "by")
-    if content.get("by") != "content":
-        return False
-    plain = json.loads(json.dumps({name: value for name, value in definition.items() if name not in names}))
-    return bool({name: value for name, value in content.items() if name not in names} == plain)
 
 
 def _described(layer: Layer, wiring: Wiring) -> Layer:

@@ -11,9 +11,10 @@ build with the same caches asks for.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from builder.cachestore.options import CacheSpec
 from builder.cachestore.place import CacheSource
@@ -23,6 +24,7 @@ from cache.arrival import receive, stack_received
 from cache.digest import Digest, sha256_hex
 from cache.errors import CacheError
 from cache.exchange import EMPTY_INDEX, CacheIndex, TravellingLayer, TravellingRecord
+from cache.keys import key_of
 from cache.layerrows import LayerRows
 from cache.snapshot import Layer, Snapshot, chain_id
 from cache.snapshots import EMPTY
@@ -220,3 +222,23 @@ def lazy_root(name: str) -> Snapshot:
 def lazily_on(base: Snapshot, layer: Layer) -> Snapshot:
     """A layer on a root, said and not done."""
     return Snapshot(chain_id(base.chain_id, layer.diff_id), (*base.layers, layer))
+
+
+def by_content(
+    manifests: Mapping[str, Mapping[str, Any]], definition: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Of manifests by their keys those that say by content what `definition` says: others are for other operations,
+    which a record has no business to speak for."""
+    return {
+        key: manifest
+        for key, manifest in manifests.items()
+        if _is_same_operation(manifest, definition) and key_of(manifest) == key
+    }
+
+
+def _is_same_operation(content: Mapping[str, Any], definition: Mapping[str, Any]) -> bool:
+    names = ("inputs", "by")
+    if content.get("by") != "content":
+        return False
+    plain = json.loads(json.dumps({name: value for name, value in definition.items() if name not in names}))
+    return bool({name: value for name, value in content.items() if name not in names} == plain)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from cache.keynotes import FormerRecord, KeyNote
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _FOUND_AT_MOST = 24
 """Of each index: the newest ones."""
+_LOOKED_AT_MOST = 20_000
+"""Of each cache: more than any build has, and little enough that a hostile one costs no time to speak of."""
 _COMPARED = ("text", "args", "inputs")
 _NOT_OF_OPERATION = ("inputs", "by", "secrets")
 
@@ -36,7 +39,7 @@ class FormerElsewhere:
         self._by: dict[tuple[str, ...], list[Offer]] = defaultdict(list)
         self._by_key: dict[str, Offer] = {}
         for cache in caches:
-            for offer in cache.index.offers.values():
+            for offer in islice(cache.index.offers.values(), _LOOKED_AT_MOST):
                 manifest = offer.record.manifests[offer.key]
                 if is_note(offer.record.note) and is_manifest(manifest) and offer.is_sound:
                     self._add(offer)
