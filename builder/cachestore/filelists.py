@@ -68,10 +68,10 @@ def _digests(manifest: object) -> list[str]:
 def fetch(cache: Cache, digest: str) -> bytes | None:
     """A list as it travels, checked; None when a cache has not got it, or something else in its place."""
     blob = cache.index.file_lists.get(digest)
-    if blob is None or cache.is_revoked:
+    if blob is None or not cache.is_usable:
         return None
     try:
-        with cache.source.open(blob) as stream:
+        with cache.opened(blob) as stream:
             packed = _read(stream, blob.size)
         return packed if sha256_bytes(packed) == blob.digest and unpacked(packed, digest) is not None else None
     except (BuildError, CacheError):

@@ -13,7 +13,8 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from builder.cachestore.options import CacheSpec
@@ -21,6 +22,8 @@ from builder.cachestore.place import CacheSource
 from builder.cachestore.reading import read_index
 from builder.errors import BuildError
 from cache.arrival import receive, stack_received
+from cache.blobs import Readable
+from cache.descriptor import Descriptor
 from cache.digest import Digest, sha256_hex
 from cache.errors import CacheError
 from cache.exchange import EMPTY_INDEX, CacheIndex, TravellingLayer, TravellingRecord
@@ -31,6 +34,8 @@ from cache.snapshots import EMPTY
 from cache.store import Store
 
 _PARALLEL = 6
+PATIENCE = 15.0
+"""Seconds that a cache may waste: a place that is down, or worse than that, takes its time to say so for each layer."""
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 LAZY = 0
@@ -47,10 +52,28 @@ class Cache:
         self.is_revoked = False
         self.lost: set[TravellingLayer] = set()
         """Layers that could not be had."""
+        self.wasted_seconds = 0.0
+        """Spent on what could not be had."""
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether to ask it at all: it said nothing untrue, and has not cost more time than it can be hoped to save."""
+        return not self.is_revoked and self.wasted_seconds < PATIENCE
+
+    @contextlib.contextmanager
+    def opened(self, blob: Descriptor) -> Iterator[Readable]:
+        """The bytes of a blob, unverified; the time that an error takes is counted."""
+        began = time.monotonic()
+        try:
+            with self.source.open(blob) as stream:
+                yield stream
+        except (BuildError, CacheError):
+            self.wasted_seconds += time.monotonic() - began
+            raise
 
 
 class Claim(NamedTuple):
@@ -87,7 +110,7 @@ class Imports:
     def claims(self, key: str) -> Iterable[Claim]:
         """What the caches say of a key, the first named cache first."""
         for cache in self.caches:
-            offer = None if cache.is_revoked else cache.index.offers.get(key)
+            offer = cache.index.offers.get(key) if cache.is_usable else None
             if offer is None:
                 continue
             if not offer.is_sound:
@@ -159,7 +182,7 @@ class Imports:
             offers = list(self._offered[layer])
         reason: BuildError | CacheError = CacheError(f"layer {layer.diff_id} is offered nowhere any more")
         for cache, travelling in offers:
-            if travelling in cache.lost:
+            if travelling in cache.lost or not cache.is_usable:
                 continue
             try:
                 if travelling not in self._had:
@@ -168,7 +191,7 @@ class Imports:
                 return travelling
             except (BuildError, CacheError) as error:
                 cache.lost.add(travelling)
-                self.say(f"{cache.name}: {error}")
+                self.say(f"{cache.name}: {error}" + ("" if cache.is_usable else "; it is not asked any more"))
                 reason = error
         raise reason
 
@@ -184,7 +207,7 @@ class Imports:
                     receive(blobs, layer, reader, lambda _: None)
                 return
             self.say(f"importing layer {layer.diff_id[7:19]}, {layer.blob.size} bytes, from {cache.name}")
-            with cache.source.open(layer.blob) as stream:
+            with cache.opened(layer.blob) as stream:
                 receive(blobs, layer, stream, lambda _: None)
 
 
