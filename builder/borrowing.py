@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from builder.cachestore.imports import Claim, is_whole, lazily_on, lazy_root
+from builder.cachestore.imports import Claim, by_content, is_whole, lazily_on, lazy_root
 from builder.errors import BuildError
 from builder.plan import SCRATCH, ExecOp, FileOp, ImageSourceOp, LocalSourceOp, MergeOp
 from builder.state import VertexState
@@ -32,7 +32,8 @@ Inputs = Callable[[VertexState], "list[VertexState | None]"]
 
 
 class Borrowing:
-    """See the module. `run` brings one vertex to its result; `inputs` gives the states of a vertex's inputs."""
+    """See the module. `run` brings one vertex to its result, `note` keeps what explains its record; `inputs` gives the
+    states of a vertex's inputs. With `is_asked_only` nothing is written down: nobody will build."""
 
     def __init__(
         self,
@@ -41,6 +42,8 @@ class Borrowing:
         *,
         inputs: Inputs,
         run: Callable[[VertexState], None],
+        note: Callable[[VertexState], None],
+        is_asked_only: bool = False,
     ) -> None:
         assert worker.imports is not None
         self._states = states
@@ -48,6 +51,8 @@ class Borrowing:
         self._imports = worker.imports
         self._inputs = inputs
         self._run = run
+        self._note = note
+        self._is_asked_only = is_asked_only
         self._own_only = self._near_secrets()
 
     # Before anything runs
@@ -62,7 +67,7 @@ class Borrowing:
                 continue
             if isinstance(state.vertex.op, MergeOp):
                 self._merge(state)
-            elif not self._take_domain_record(state, records):
+            elif not self._take_domain_record(state, records.get(state.key), "hit"):
                 self._claim(state, (state.key,))
         self._fetch_bases()
 
@@ -100,8 +105,7 @@ class Borrowing:
         found = self._worker.store.records.get_many(keys)
         return {keys[key]: record for key, record in found.items()}
 
-    def _take_domain_record(self, state: VertexState, records: dict[str, CacheRecord]) -> bool:
-        record = records.get(state.key)
+    def _take_domain_record(self, state: VertexState, record: CacheRecord | None, outcome: str) -> bool:
         if record is None or state.index in self._own_only:
             return False
         found = self._worker.store.snapshots.get(record.chain_id) if record.chain_id else EMPTY
@@ -111,7 +115,7 @@ class Borrowing:
             return False
         if found.layers and not isinstance(state.vertex.op, MergeOp):
             found = self.stack(base, found.layers[-1])
-        self._settle(state, found, record.created_ns, self._imports.domain)
+        self._settle(state, found, record.created_ns, self._imports.domain, outcome=outcome)
         return True
 
     def _merge(self, state: VertexState) -> None:
@@ -134,18 +138,24 @@ class Borrowing:
         base = inputs[0].result if inputs and inputs[0] is not None else EMPTY
         if base is None:
             return False
-        for claim in (claim for key in keys for claim in self._imports.claims(key)):
+        for key, claim in ((each, claim) for each in keys for claim in self._imports.claims(each)):
             is_trusted = claim.cache.spec.trust == "full"
             if claim.cache.spec.trust == "verify" and self._is_to_verify(state, claim):
                 state.claim = claim
+                state.not_taken = f"{claim.cache.name} has it, and is to be verified"
                 return False
             if not is_trusted and state.index in self._own_only:
+                state.not_taken = (
+                    f"{claim.cache.name} has it, but is not trusted, and it is for a step with more rights"
+                )
                 continue
             if claim.layer is None and base.layers:
                 continue  # nothing that runs makes what is below it vanish
             domain = self._domain_of(state) or ("" if is_trusted else self._imports.domain)
             state.claim = claim
-            self._settle(state, self._imports.put_on(base, claim), claim.record.created_ns, domain)
+            result = self._imports.put_on(base, claim, adopting=not self._is_asked_only)
+            outcome = "hit" if key == state.key else "content"
+            self._settle(state, result, claim.record.created_ns, domain, outcome=outcome)
             return True
         return False
 
@@ -155,10 +165,12 @@ class Borrowing:
     def _domain_of(self, state: VertexState) -> str:
         return next((item.domain for item in self._inputs(state) if item is not None and item.domain), "")
 
-    def _settle(self, state: VertexState, result: Snapshot, created_ns: int, domain: str) -> None:
-        state.created_ns, state.domain, state.cached, state.outcome = created_ns, domain, True, "hit"
+    def _settle(
+        self, state: VertexState, result: Snapshot, created_ns: int, domain: str, *, outcome: str = "hit"
+    ) -> None:
+        state.created_ns, state.domain, state.cached, state.outcome = created_ns, domain, True, outcome
         state.result = result
-        if is_whole(result):
+        if is_whole(result) and not self._is_asked_only:
             self._write_down(state)
 
     # While it runs
@@ -188,7 +200,7 @@ class Borrowing:
         if domain and state.index not in self._own_only:
             for key in keys:
                 record = self._worker.store.records.get(domain_key(domain, key))
-                if record is not None and self._take_domain_record(state, {state.key: record}):
+                if self._take_domain_record(state, record, "hit" if key == state.key else "content"):
                     return True
         return self._claim(state, keys)
 
@@ -259,6 +271,9 @@ class Borrowing:
         assert state.result is not None
         name, said = state.vertex.name, state.result.content_digest
         self._worker.reporter.message(f"{name}: the cached result is not used, building it: {error}")
+        state.not_taken = "what a cache elsewhere has could not be used"
+        if state.claim is not None:
+            state.not_taken = f"what {state.claim.cache.name} has could not be used"
         state.cached, state.claim = False, None
         self._run(state)
         state.tainted = state.tainted or state.result.content_digest != said
@@ -288,7 +303,9 @@ class Borrowing:
 
     def stack(self, base: Snapshot, layer: Layer) -> Snapshot:
         """A layer of the store on a root that may not be whole."""
-        return self._worker.store.snapshots.stack(base, layer) if is_whole(base) else lazily_on(base, layer)
+        if self._is_asked_only or not is_whole(base):
+            return lazily_on(base, layer)
+        return self._worker.store.snapshots.stack(base, layer)
 
     def may_keep(self, state: VertexState, result: Snapshot) -> bool:
         """Whether an own record may say that a vertex has this result: it is whole, and all below it is one's own.
@@ -310,13 +327,14 @@ class Borrowing:
         seconds = 0.0
         if state.claim is not None:
             seconds = state.claim.record.seconds
-            for key, manifest in state.claim.record.manifests.items():
-                if manifest.get("by") == "content" and key_of(manifest) == key:
-                    shown.setdefault(key, readable(manifest))
+            for key, manifest in by_content(state.claim.record.manifests, state.manifest).items():
+                shown.setdefault(key, readable(manifest))
         for key, text in shown.items():
             record = CacheRecord(key, chain, text, state.created_ns, seconds)
             record = in_domain(state.domain, record) if state.domain else record
             store.records.put(record, replace=key == state.key)
+        if not state.domain:
+            self._note(state)
 
 
 def domain_key(domain: str, key: str) -> str:

@@ -60,7 +60,9 @@ def check_cache(solver: Solver, percent: float, run_all: RunAll) -> list[Checked
 
     def run_one(state: VertexState) -> None:
         with definition.located(state.vertex):
-            checked.append(_check(solver, state))
+            solver.bring(state)
+            if _is_found(state):  # else it could not be had, and was made just now
+                checked.append(_check(solver, state))
 
     if chosen:
         run_all(sorted(chosen, key=lambda state: state.index), run_one)
@@ -87,14 +89,17 @@ def require_same(checked: Sequence[Checked]) -> None:
 
 def _can_run(solver: Solver, state: VertexState) -> bool:
     """Whether a vertex was found, can be made again, and has its inputs here."""
-    if state.outcome not in ("hit", "content") or not isinstance(state.vertex.op, ExecOp | FileOp):
+    if not _is_found(state) or not isinstance(state.vertex.op, ExecOp | FileOp):
         return False
     inputs = solver.inputs(state)
     return all(each is None or each.result is not None or isinstance(each.vertex.op, LocalSourceOp) for each in inputs)
 
 
+def _is_found(state: VertexState) -> bool:
+    return state.outcome in ("hit", "content")
+
+
 def _check(solver: Solver, state: VertexState) -> Checked:
-    solver.bring(state)
     assert state.result is not None, "only what was found is checked"
     recorded, made = state.result.layers[-1], _make(solver, state)
     verdict, differences = _compare(solver, recorded, made)
@@ -104,8 +109,7 @@ def _check(solver: Solver, state: VertexState) -> Checked:
 
 
 def _make(solver: Solver, state: VertexState) -> Layer:
-    made = definition.execute(state.vertex, state.index, solver.inputs(state), solver.worker)
-    return made.layers[-1]
+    return solver.execute(state).layers[-1]
 
 
 def _compare(solver: Solver, recorded: Layer, made: Layer) -> tuple[str, list[Difference]]:

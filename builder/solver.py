@@ -44,12 +44,10 @@ class Solver:
         Raises BuildError with the place of the vertex that failed.
         """
         self.look_up()
-        if self.worker.imports is not None:
-            from builder.borrowing import Borrowing
-
-            self.borrowing = Borrowing(self.states, self.worker, inputs=self.inputs, run=self._run)
+        self.borrowing = self.borrow()
+        if self.borrowing is not None:
             self.borrowing.look_up()
-        missing = self._missing()
+        missing = self.missing()
         for state in self.states:
             if state.cached and not state.vertex.internal and not isinstance(state.vertex.op, LocalSourceOp):
                 self.worker.reporter.cached(state.index, state.vertex.name)
@@ -59,6 +57,16 @@ class Solver:
         if missing:
             run_all(missing, self._run if self.borrowing is None else self.borrowing.run_once)
         self.worker.store.records.touch([state.record.key for state in self.states if state.cached and state.record])
+
+    def borrow(self, *, is_asked_only: bool = False) -> Borrowing | None:
+        """What takes results from caches elsewhere, None when there are none; `is_asked_only` writes nothing down."""
+        if self.worker.imports is None:
+            return None
+        from builder.borrowing import Borrowing
+
+        return Borrowing(
+            self.states, self.worker, inputs=self.inputs, run=self._run, note=self._note, is_asked_only=is_asked_only
+        )
 
     def _begin_exports(self, exports: Exports) -> None:
         from builder.cachestore.exports import Wiring
@@ -109,7 +117,7 @@ class Solver:
             state.created_ns = state.record.created_ns
             state.outcome = "hit" if state.cached else ""
 
-    def _missing(self) -> list[VertexState]:
+    def missing(self) -> list[VertexState]:
         """The vertices without a result that an image needs, directly or through others without one."""
         needed: set[int] = set()
         pending = [image.vertex for image in self.plan.images if image.vertex != SCRATCH]
@@ -169,8 +177,7 @@ class Solver:
         assert state.content is not None
         state.outcome = "ran"
         began = time.perf_counter()
-        worker = self.worker._replace(domain=state.domain) if state.domain else self.worker
-        result = definition.execute(state.vertex, state.index, self.inputs(state), worker)
+        result = self.execute(state)
         state.created_ns = self.worker.clock()
         seconds = time.perf_counter() - began
         records = [
@@ -182,6 +189,11 @@ class Solver:
         state.result = result
         if not state.domain:
             self._note(state)
+
+    def execute(self, state: VertexState) -> Snapshot:
+        """What the operation of a vertex makes now, in its trust domain; no record says so. Raises BuildError."""
+        worker = self.worker._replace(domain=state.domain) if state.domain else self.worker
+        return definition.execute(state.vertex, state.index, self.inputs(state), worker)
 
     def _note(self, state: VertexState) -> None:
         """Keep what will explain why a later build does not find this record."""

@@ -36,6 +36,8 @@ class VertexState:
         """The trust domain that the result belongs to, "" for one's own."""
         self.claim: Claim | None = None
         """What a cache elsewhere says of the result."""
+        self.not_taken = ""
+        """Why a result that a cache elsewhere has was not taken, in words."""
         self.is_done = False
         """Whether it ran, or was found, when its turn came."""
         self.lock = threading.RLock()

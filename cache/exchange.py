@@ -3,7 +3,11 @@
     {"version": 1,
      "layers":  [{"diff_id", "digest", "media_type", "size", "content_digest", "tar_size"}, …]   by diff_id
      "records": [{"keys": [{"key", "manifest"}, …], "layer": number or null, "created_ns", "seconds"}, …]
-     "mounts":  [{"id", "parts": [a layer, …]}, …]}
+     "mounts":  [{"id", "parts": [a layer, …]}, …],
+     "files":   [{"list", "digest", "size"}, …]}                                    by list
+
+A record may have a "note", an object that says where it was made; "files" are lists of the files behind digests in
+manifests. Both explain misses and decide nothing, so a document without them is as good.
 
 A record names a layer and never a chain: a result is always that layer on the root that the reading build has below
 it, so no record can put anything but its own layer into an image. What comes from elsewhere is checked before anything
@@ -24,6 +28,7 @@ from cache.keys import key_of
 
 VERSION = 1
 MEDIA_CACHE_CONFIG = "application/vnd.pybuild.cache.config.v1+json"
+MEDIA_FILE_LIST = "application/vnd.pybuild.cache.files.v1+zlib"
 MAX_SIZE = 64 << 20
 """Bytes of a document that are read at the most."""
 MAX_LAYERS = 12_000
@@ -49,6 +54,8 @@ class TravellingRecord(NamedTuple):
     diff_id: Digest | None
     created_ns: int
     seconds: float
+    note: Mapping[str, Any] = {}
+    """What whoever made it wants to be known of it, to explain a miss."""
 
 
 class Offer(NamedTuple):
@@ -72,11 +79,14 @@ class CacheIndex(NamedTuple):
     layers: Mapping[Digest, TravellingLayer]
     offers: Mapping[str, Offer]
     mounts: Mapping[str, tuple[TravellingLayer, ...]]
+    file_lists: Mapping[str, Descriptor] = {}
+    """Where the list of files with a digest is: compressed, see `cache.keynotes`."""
 
     def blobs(self) -> list[Descriptor]:
         """Every blob that it takes, each once, in the order of their digests."""
         parts = [part for parts in self.mounts.values() for part in parts]
         found = {layer.blob.digest: layer.blob for layer in (*self.layers.values(), *parts)}
+        found |= {blob.digest: blob for blob in self.file_lists.values()}
         return [found[digest] for digest in sorted(found)]
 
 
@@ -86,7 +96,8 @@ EMPTY_INDEX = CacheIndex({}, {}, {})
 def make_index(
     layers: Iterable[TravellingLayer],
     records: Iterable[TravellingRecord],
-    mounts: Mapping[str, tuple[TravellingLayer, ...]] | None = None,
+    mounts: Mapping[str, tuple[TravellingLayer, ...]] = {},
+    file_lists: Mapping[str, Descriptor] = {},
 ) -> CacheIndex:
     """The index of these; of two records with the same key the first counts. CacheError when there are too many."""
     known = {layer.diff_id: layer for layer in layers}
@@ -96,7 +107,7 @@ def make_index(
     for record in records:
         for key in record.manifests:
             offers.setdefault(key, Offer(key, record))
-    return CacheIndex(known, offers, dict(mounts or {}))
+    return CacheIndex(known, offers, mounts, file_lists)
 
 
 def encode(index: CacheIndex) -> bytes:
@@ -104,16 +115,11 @@ def encode(index: CacheIndex) -> bytes:
     ordered = sorted(index.layers.values())
     numbers = {layer.diff_id: number for number, layer in enumerate(ordered)}
     records = {id(offer.record): offer.record for offer in index.offers.values()}
-    document = {
+    document: dict[str, Any] = {
         "version": VERSION,
         "layers": [_layer_document(layer) for layer in ordered],
         "records": [
-            {
-                "keys": [{"key": key, "manifest": record.manifests[key]} for key in sorted(record.manifests)],
-                "layer": None if record.diff_id is None else numbers[record.diff_id],
-                "created_ns": record.created_ns,
-                "seconds": record.seconds,
-            }
+            record_document(record, None if record.diff_id is None else numbers[record.diff_id])
             for record in sorted(records.values(), key=lambda record: min(record.manifests))
         ],
         "mounts": [
@@ -121,7 +127,22 @@ def encode(index: CacheIndex) -> bytes:
             for mount_id, parts in sorted(index.mounts.items())
         ],
     }
+    if index.file_lists:
+        document["files"] = [
+            {"list": name, "digest": blob.digest, "size": blob.size} for name, blob in sorted(index.file_lists.items())
+        ]
     return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def record_document(record: TravellingRecord, layer: int | None) -> dict[str, Any]:
+    """One record, whose layer has that number in the document."""
+    document = {
+        "keys": [{"key": key, "manifest": record.manifests[key]} for key in sorted(record.manifests)],
+        "layer": layer,
+        "created_ns": record.created_ns,
+        "seconds": record.seconds,
+    }
+    return document | ({"note": record.note} if record.note else {})
 
 
 def _layer_document(layer: TravellingLayer) -> dict[str, Any]:
@@ -179,7 +200,23 @@ class _Decoder:
         for item in _list(document, "mounts", 10_000):
             mount_id = _text(_member(item, "id"), "id of a mount", 4096)
             mounts[mount_id] = tuple([self._layer(part) for part in _list(item, "parts", MAX_LAYERS)])
-        return CacheIndex({layer.diff_id: layer for layer in layers}, offers, mounts)
+        lists = _list(document, "files", 1_000_000) if "files" in document else []
+        file_lists = dict([self._file_list(item) for item in lists])
+        return CacheIndex({layer.diff_id: layer for layer in layers}, offers, mounts, file_lists)
+
+    def _file_list(self, item: object) -> tuple[str, Descriptor]:
+        name = _hex(_member(item, "list"), "list", 64)
+        digest = Digest.parse(_text(_member(item, "digest"), "digest", 100))
+        size = _number(_member(item, "size"), "size of a list", MAX_SIZE)
+        return name, self._named(Descriptor(MEDIA_FILE_LIST, digest, size))
+
+    def _named(self, blob: Descriptor) -> Descriptor:
+        named = self._blobs.get(blob.digest)
+        if named is None or named.size != blob.size:
+            raise CacheError(
+                f"cache index is not valid: the manifest does not name blob {blob.digest} of {blob.size} bytes"
+            )
+        return blob
 
     def _layer(self, item: object) -> TravellingLayer:
         diff_id = Digest.parse(_text(_member(item, "diff_id"), "diff_id", 100))
@@ -187,29 +224,23 @@ class _Decoder:
         size = _number(_member(item, "size"), "size of a blob", _MAX_TAR_SIZE)
         tar_size = _number(_member(item, "tar_size"), "tar_size", _MAX_TAR_SIZE)
         media_type = _text(_member(item, "media_type"), "media_type", 255)
-        named = self._blobs.get(digest)
-        if named is None or named.size != size:
-            raise CacheError(f"cache index is not valid: the manifest does not name blob {digest} of {size} bytes")
-        content = _text(_member(item, "content_digest"), "content_digest", 100)
-        if len(content) != 32 or not _HEX.issuperset(content):
-            raise CacheError(f"cache index is not valid: content_digest is {content!r}")
-        return TravellingLayer(diff_id, Descriptor(media_type, digest, size), content, tar_size)
+        blob = self._named(Descriptor(media_type, digest, size))
+        content = _hex(_member(item, "content_digest"), "content_digest", 32)
+        return TravellingLayer(diff_id, blob, content, tar_size)
 
     def _record(self, item: object, layers: list[TravellingLayer]) -> TravellingRecord:
         manifests: dict[str, dict[str, Any]] = {}
         for entry in _list(item, "keys", 100):
-            key = _text(_member(entry, "key"), "key", 64)
-            manifest = _member(entry, "manifest")
-            if len(key) != 64 or not _HEX.issuperset(key) or not isinstance(manifest, dict):
-                raise CacheError(f"cache index is not valid: key {key!r} has no manifest or is no key")
-            manifests[key] = manifest
+            key = _hex(_member(entry, "key"), "key", 64)
+            manifests[key] = _object(_member(entry, "manifest"), "manifest")
         number = _member(item, "layer")
         layer = None if number is None else layers[_number(number, "layer of a record", len(layers) - 1)]
         seconds = _member(item, "seconds")
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
             raise CacheError(f"cache index is not valid: seconds is {seconds!r}")
         created_ns = _number(_member(item, "created_ns"), "created_ns", _MAX_NS)
-        return TravellingRecord(manifests, None if layer is None else layer.diff_id, created_ns, float(seconds))
+        note = _object(item.get("note", {}) if isinstance(item, dict) else {}, "note")
+        return TravellingRecord(manifests, None if layer is None else layer.diff_id, created_ns, float(seconds), note)
 
 
 def _member(item: object, name: str) -> Any:
@@ -228,6 +259,19 @@ def _list(item: object, name: str, most: int) -> list[Any]:
 def _text(value: object, what: str, most: int) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= most:
         raise CacheError(f"cache index is not valid: {what} is {str(value)[:80]!r}")
+    return value
+
+
+def _hex(value: object, what: str, length: int) -> str:
+    text = _text(value, what, length)
+    if len(text) != length or not _HEX.issuperset(text):
+        raise CacheError(f"cache index is not valid: {what} is {text[:80]!r}")
+    return text
+
+
+def _object(value: object, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise CacheError(f"cache index is not valid: {what} is no object")
     return value
 
 

@@ -83,8 +83,13 @@ class KeyNotes:
 
     def file_list(self, digest: str) -> bytes | None:
         """The file list with that digest, None when it is not kept any more."""
+        packed = self.packed_list(digest)
+        return None if packed is None else zlib.decompress(packed)
+
+    def packed_list(self, digest: str) -> bytes | None:
+        """The same as it is kept."""
         row = self._database.row("SELECT content FROM file_lists WHERE digest = ?", (digest,))
-        return zlib.decompress(row[0]) if row else None
+        return bytes(row[0]) if row else None
 
     def _put_list(self, digest: str, content: bytes) -> None:
         if self._database.row("SELECT 1 FROM file_lists WHERE digest = ?", (digest,)):

@@ -1,7 +1,8 @@
 """A directory in parts, so that a change somewhere in it changes few of them.
 
 A part is a run of entries in the order of their paths' bytes. Where one ends depends on the paths and sizes nearby
-only: after an entry whose name's hash says so once the part is large enough, or when it is too large. So the parts
+only: after an entry whose name's hash says so once the part is large enough, or when it is too large. The larger an
+entry, the likelier it ends its part, so that a part is about two MiB whatever files there are. So the parts
 before and after a change stay what they are, nothing has to say what was deleted, and unpacking all of them, one after
 the other, gives the directory again. Knows no blob and no transport.
 """
@@ -18,7 +19,7 @@ from cache.changes import WHITEOUT_PREFIX, Change, tree_changes
 _SMALLEST = 1 << 20
 _LARGEST = 32 << 20
 _ENDS = 64
-"""One entry in so many may end a part."""
+"""At least one entry in so many may end a part."""
 _PER_ENTRY = 1024
 """What an entry counts beside its bytes."""
 
@@ -37,8 +38,10 @@ def parts_of(tree_dir: str) -> Iterator[list[Change]]:
     for change in entries_of(tree_dir):
         assert change.stat is not None, "deletions are left out"
         part.append(change)
-        size += _PER_ENTRY + (change.stat.st_size if stat.S_ISREG(change.stat.st_mode) else 0)
-        may_end = zlib.crc32(change.path.encode("utf-8", "surrogateescape")) % _ENDS == 0
+        weight = _PER_ENTRY + (change.stat.st_size if stat.S_ISREG(change.stat.st_mode) else 0)
+        size += weight
+        chance = max(weight, _SMALLEST // _ENDS)
+        may_end = zlib.crc32(change.path.encode("utf-8", "surrogateescape")) % _SMALLEST < chance
         if size >= _LARGEST or (size >= _SMALLEST and may_end):
             yield part
             part, size = [], 0

@@ -11,22 +11,24 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from builder.cachestore.imports import LAZY, Imports
+from builder.cachestore.filelists import send_lists
+from builder.cachestore.imports import LAZY, Imports, by_content
 from builder.cachestore.inline import FIELD, inline_field
 from builder.cachestore.mounts import MountExport
 from builder.cachestore.options import CacheSpec
 from builder.cachestore.place import CacheTarget
 from builder.cachestore.reading import write_index
 from builder.errors import BuildError
+from builder.explain.travelling import travelling_note
 from builder.plan import SCRATCH, ImageSourceOp, LocalSourceOp, MergeOp, Plan, PlannedImage
 from builder.state import VertexState
-from cache.blobs import BlobReader
+from cache.blobs import BlobReader, Readable
+from cache.descriptor import Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
 from cache.exchange import TravellingLayer, TravellingRecord, make_index
-from cache.keys import key_of
 from cache.snapshot import Layer, Snapshot
 from cache.store import Store
 from cache.tarcontent import describe
@@ -157,7 +159,9 @@ class Export:
             export = MountExport(self._wiring.store, self._send, self._say, self._wiring.imports)
             parts = export.run(mounts, self._pool)
         layers = [layer for layer in sent.values() if layer is not None]
-        index = make_index(layers, records_of(given, self._wiring), parts)
+        records = records_of(given, self._wiring)
+        lists = send_lists(records, self._wiring.store, self._wiring.imports, self._send_blob, pool=self._pool)
+        index = make_index(layers, records, parts, lists)
         manifest_raw, config_raw = write_index(index)
         if sha256_bytes(manifest_raw) == self._present.result()[0]:
             self._say(f"exporting cache: {self.spec.name} is up to date")
@@ -203,11 +207,13 @@ class Export:
         return travelling
 
     def _send(self, layer: TravellingLayer, opening: Callable[[], BlobReader], mount_from: Iterable[str]) -> None:
-        assert self._present is not None
-        if layer.blob.digest in self._present.result()[1]:
-            return
         with ExitStack() as stack:
-            self._target.send(layer.blob, lambda: stack.enter_context(opening()), mount_from)
+            self._send_blob(layer.blob, lambda: stack.enter_context(opening()), mount_from)
+
+    def _send_blob(self, blob: Descriptor, opening: Callable[[], Readable], mount_from: Iterable[str] = ()) -> None:
+        assert self._present is not None
+        if blob.digest not in self._present.result()[1]:
+            self._target.send(blob, opening, mount_from)
 
 
 def is_own(state: VertexState) -> bool:
@@ -233,8 +239,9 @@ def in_images(plan: Plan, roots: Iterable[int]) -> set[int]:
 def records_of(states: Sequence[VertexState], wiring: Wiring) -> list[TravellingRecord]:
     """The records of these vertices: what the store keeps, or for what was borrowed what its cache said."""
     own = wiring.store.records.get_many([state.key for state in states])
+    notes = wiring.store.notes.get(own)
     chains = {state.result.chain_id for state in states if state.result is not None and state.key in own}
-    by_content = wiring.store.records.of_chains(chains)
+    alike = wiring.store.records.of_chains(chains)
     found = []
     for state in states:
         assert state.result is not None
@@ -242,25 +249,14 @@ def records_of(states: Sequence[VertexState], wiring: Wiring) -> list[Travelling
         layers = state.result.layers
         diff_id = layers[-1].diff_id if layers else None
         if record is not None and record.chain_id == state.result.chain_id:
-            manifests = {state.key: state.manifest}
-            for other in by_content.get(record.chain_id, ()):
-                manifest = json.loads(other.manifest)
-                if _is_same_operation(manifest, state.manifest) and key_of(manifest) == other.key:
-                    manifests[other.key] = manifest
-            found.append(TravellingRecord(manifests, diff_id, record.created_ns, record.seconds))
+            others = {other.key: json.loads(other.manifest) for other in alike.get(record.chain_id, ())}
+            manifests = {state.key: state.manifest, **by_content(others, state.manifest)}
+            note = travelling_note(notes[state.key]) if state.key in notes else {}
+            found.append(TravellingRecord(manifests, diff_id, record.created_ns, record.seconds, note))
         elif state.claim is not None and state.claim.record.diff_id == diff_id:
-            found.append(TravellingRecord({state.key: state.manifest}, *state.claim.record[1:]))
+            manifests = {state.key: state.manifest, **by_content(state.claim.record.manifests, state.manifest)}
+            found.append(state.claim.record._replace(manifests=manifests))
     return found
-
-
-def _is_same_operation(content: dict[str, Any], definition: dict[str, Any]) -> bool:
-    """Whether a content key's manifest is for the operation of a definition key's: other builds may have the same
-    result, and what they are is none of a cache's readers' business."""
-    names = ("inputs", "by")
-    if content.get("by") != "content":
-        return False
-    plain = json.loads(json.dumps({name: value for name, value in definition.items() if name not in names}))
-    return bool({name: value for name, value in content.items() if name not in names} == plain)
 
 
 def _described(layer: Layer, wiring: Wiring) -> Layer:

@@ -11,24 +11,31 @@ build with the same caches asks for.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from builder.cachestore.options import CacheSpec
 from builder.cachestore.place import CacheSource
 from builder.cachestore.reading import read_index
 from builder.errors import BuildError
 from cache.arrival import receive, stack_received
+from cache.blobs import Readable
+from cache.descriptor import Descriptor
 from cache.digest import Digest, sha256_hex
 from cache.errors import CacheError
 from cache.exchange import EMPTY_INDEX, CacheIndex, TravellingLayer, TravellingRecord
+from cache.keys import key_of
 from cache.layerrows import LayerRows
 from cache.snapshot import Layer, Snapshot, chain_id
 from cache.snapshots import EMPTY
 from cache.store import Store
 
 _PARALLEL = 6
+PATIENCE = 15.0
+"""Seconds that a cache may waste: a place that is down, or worse than that, takes its time to say so for each layer."""
 _Item = TypeVar("_Item")
 _Made = TypeVar("_Made")
 LAZY = 0
@@ -45,10 +52,28 @@ class Cache:
         self.is_revoked = False
         self.lost: set[TravellingLayer] = set()
         """Layers that could not be had."""
+        self.wasted_seconds = 0.0
+        """Spent on what could not be had."""
 
     @property
     def name(self) -> str:
         return self.spec.name
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether to ask it at all: it said nothing untrue, and has not cost more time than it can be hoped to save."""
+        return not self.is_revoked and self.wasted_seconds < PATIENCE
+
+    @contextlib.contextmanager
+    def opened(self, blob: Descriptor) -> Iterator[Readable]:
+        """The bytes of a blob, unverified; the time that an error takes is counted."""
+        began = time.monotonic()
+        try:
+            with self.source.open(blob) as stream:
+                yield stream
+        except (BuildError, CacheError):
+            self.wasted_seconds += time.monotonic() - began
+            raise
 
 
 class Claim(NamedTuple):
@@ -85,7 +110,7 @@ class Imports:
     def claims(self, key: str) -> Iterable[Claim]:
         """What the caches say of a key, the first named cache first."""
         for cache in self.caches:
-            offer = None if cache.is_revoked else cache.index.offers.get(key)
+            offer = cache.index.offers.get(key) if cache.is_usable else None
             if offer is None:
                 continue
             if not offer.is_sound:
@@ -99,11 +124,12 @@ class Imports:
         """Whether a result is to be made anew and compared, by chance. Asked once for a claim."""
         return self._chance() < claim.cache.spec.sample
 
-    def put_on(self, base: Snapshot, claim: Claim) -> Snapshot:
-        """The root that a claim promises on top of `base`: whole when the store has the layer, else lazy."""
+    def put_on(self, base: Snapshot, claim: Claim, *, adopting: bool = True) -> Snapshot:
+        """The root that a claim promises on top of `base`: whole when the store has the layer and it may be written
+        down (`adopting`), else lazy."""
         if claim.layer is None:
             return EMPTY
-        whole = self.store.snapshots.adopt(base, claim.layer.diff_id) if is_whole(base) else None
+        whole = self.store.snapshots.adopt(base, claim.layer.diff_id) if adopting and is_whole(base) else None
         if whole is not None:
             return whole
         layer = Layer(LAZY, claim.layer.diff_id, claim.layer.content_digest, claim.layer.tar_size, 0)
@@ -156,7 +182,7 @@ class Imports:
             offers = list(self._offered[layer])
         reason: BuildError | CacheError = CacheError(f"layer {layer.diff_id} is offered nowhere any more")
         for cache, travelling in offers:
-            if travelling in cache.lost:
+            if travelling in cache.lost or not cache.is_usable:
                 continue
             try:
                 if travelling not in self._had:
@@ -165,7 +191,7 @@ class Imports:
                 return travelling
             except (BuildError, CacheError) as error:
                 cache.lost.add(travelling)
-                self.say(f"{cache.name}: {error}")
+                self.say(f"{cache.name}: {error}" + ("" if cache.is_usable else "; it is not asked any more"))
                 reason = error
         raise reason
 
@@ -181,7 +207,7 @@ class Imports:
                     receive(blobs, layer, reader, lambda _: None)
                 return
             self.say(f"importing layer {layer.diff_id[7:19]}, {layer.blob.size} bytes, from {cache.name}")
-            with cache.source.open(layer.blob) as stream:
+            with cache.opened(layer.blob) as stream:
                 receive(blobs, layer, stream, lambda _: None)
 
 
@@ -219,3 +245,23 @@ def lazy_root(name: str) -> Snapshot:
 def lazily_on(base: Snapshot, layer: Layer) -> Snapshot:
     """A layer on a root, said and not done."""
     return Snapshot(chain_id(base.chain_id, layer.diff_id), (*base.layers, layer))
+
+
+def by_content(
+    manifests: Mapping[str, Mapping[str, Any]], definition: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Of manifests by their keys those that say by content what `definition` says: others are for other operations,
+    which a record has no business to speak for."""
+    return {
+        key: manifest
+        for key, manifest in manifests.items()
+        if _is_same_operation(manifest, definition) and key_of(manifest) == key
+    }
+
+
+def _is_same_operation(content: Mapping[str, Any], definition: Mapping[str, Any]) -> bool:
+    names = ("inputs", "by")
+    if content.get("by") != "content":
+        return False
+    plain = json.loads(json.dumps({name: value for name, value in definition.items() if name not in names}))
+    return bool({name: value for name, value in content.items() if name not in names} == plain)

@@ -16,7 +16,7 @@ from typing import Any
 from builder.cachestore.place import Found
 from builder.image.config import diff_ids, parse_config
 from cache.errors import CacheError
-from cache.exchange import EMPTY_INDEX, VERSION, CacheIndex, TravellingRecord, decode_document
+from cache.exchange import EMPTY_INDEX, VERSION, CacheIndex, TravellingRecord, decode_document, record_document
 from cache.snapshot import Layer
 
 FIELD = "pybuild.cache.v1"
@@ -34,12 +34,7 @@ def inline_field(layers: Sequence[Layer], records: Sequence[TravellingRecord]) -
             for layer in layers
         ],
         "records": [
-            {
-                "keys": [{"key": key, "manifest": record.manifests[key]} for key in sorted(record.manifests)],
-                "layer": numbers[record.diff_id] if record.diff_id else None,
-                "created_ns": record.created_ns,
-                "seconds": record.seconds,
-            }
+            record_document(record, numbers[record.diff_id] if record.diff_id else None)
             for record in sorted(kept, key=lambda record: min(record.manifests))
         ],
     }

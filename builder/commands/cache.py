@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -98,7 +99,10 @@ def _import(args: argparse.Namespace, env: Environment, store: Store) -> None:
     from cache.compression import open_decompressed
     from cache.unpack import unpack_layer
 
+    if not args.id:
+        raise UsageError("cache mounts import: the id is empty")
     known = [mount for mount in _named(store, args.id) if mount.number == _SHARED]
+    mode, owner = _rights(known[0].path) if known else (0o755, (0, 0))
     mount_id = known[0].mount_id if known else f"/{args.id}"
     aside = digest_of(mount_id, "importing")
     with ExitStack() as stack:
@@ -117,8 +121,15 @@ def _import(args: argparse.Namespace, env: Environment, store: Store) -> None:
             os.rmdir(directory)
             os.rename(store.cache_mounts.path(aside, _SHARED), directory)
             os.rmdir(os.path.dirname(store.cache_mounts.path(aside, _SHARED)))
-            os.chmod(directory, 0o755)  # noqa: S103 - as a step makes a new one
+            os.chown(directory, *owner)
+            os.chmod(directory, mode)
     store.cache_mounts.note_use(digest_of(mount_id), _SHARED, mount_id)
+
+
+def _rights(directory: str) -> tuple[int, tuple[int, int]]:
+    """The mode and the owner of a directory: the steps that use it count on them, and a tar has none for it."""
+    status = os.stat(directory)
+    return stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
 
 
 def _input(args: argparse.Namespace, env: Environment, stack: ExitStack) -> BinaryIO:
@@ -145,7 +156,7 @@ def _clear(args: argparse.Namespace, env: Environment, store: Store) -> int:
 def _chosen(args: argparse.Namespace, store: Store) -> Iterator[CacheMount]:
     if args.all:
         yield from store.cache_mounts.walk()
-    for word in args.ids:
+    for word in dict.fromkeys(args.ids):
         found = _named(store, word)
         if not found:
             raise BuildError(f'no cache mount has the id "{word}"', hint="`pybuild cache mounts list` shows them")

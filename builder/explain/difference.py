@@ -53,7 +53,7 @@ def compare(former: Told, now: Told, list_of: ListOf) -> list[Difference]:
     """What differs, the causes first that a user would look at first. Empty when only inputs' own keys do not agree."""
     if former.manifest["op"] != now.manifest["op"]:
         return [_instruction(former, now)]
-    found = [*_inputs(former, now, list_of)]
+    found = list(dict.fromkeys(_inputs(former, now, list_of)))  # a copy from its own base has it twice
     if now.manifest["op"] == "exec":
         found += _without_secrets(_exec(former, now), former, now)
     elif now.manifest["op"] == "file":

@@ -5,6 +5,7 @@ Asks the store for former records only for what was not found. Runs nothing.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -12,12 +13,14 @@ from builder.explain.difference import Difference, Told, compare
 from builder.explain.files import Files
 from builder.explain.nearest import nearest, told
 from builder.explain.notes import CONTENT, DEFINITION, note_of, text_of
+from builder.explain.travelling import FormerElsewhere
 from builder.explain.words import place, sentences, shown
 from builder.ops import definition
 from builder.plan import LocalSourceOp, MergeOp
 from builder.solver import Solver
 from builder.state import VertexState
 from cache.errors import CacheError
+from cache.keynotes import FormerRecord
 from cache.keys import readable
 
 HIT, MISS, BELOW = "hit", "miss", "below"
@@ -70,6 +73,7 @@ class Reasons:
     def __init__(self, solver: Solver) -> None:
         self._solver = solver
         self._notes = solver.worker.store.notes
+        self._elsewhere: FormerElsewhere | None = None
         self._used = {definition.operation_key(state.vertex) for state in solver.states}
         self._found: dict[int, Explanation] = {}
 
@@ -104,8 +108,7 @@ class Reasons:
             HIT,
         )
         if state.outcome not in ("ran", "would run"):
-            how = "its inputs came out the same" if state.outcome == "content" else ""
-            return found._replace(note=how)
+            return found._replace(note=_how(state))
         return self._missed(state, found)
 
     def _missed(self, state: VertexState, found: Explanation) -> Explanation:
@@ -114,8 +117,9 @@ class Reasons:
         ran = self._ran_before(state)
         if ran is not None and _helps(ran, state):
             return self.of(ran)._replace(vertex=state.index, text=found.text, stage=found.stage)
-        if state.record is not None and not state.tainted:
-            return found._replace(status=MISS, note="its layer is not in the store any more")
+        lost = "its layer is not in the store any more" if state.record is not None and not state.tainted else ""
+        if lost or state.not_taken:
+            return found._replace(status=MISS, note=lost or state.not_taken)
         if ran is not None:
             own = tuple(each for each in self._compared(state, DEFINITION)[1] if each.kind not in ("input", "base"))
             return found._replace(status=BELOW, differences=own, note=_tense(state), input=self.of(ran).label)
@@ -145,29 +149,42 @@ class Reasons:
     def _above(self, state: VertexState, former: Told) -> list[Difference]:
         """What differs in the nearest input that is not what it was, where all that is known of a vertex is that: the
         input was built otherwise meanwhile, without this vertex."""
-        store = self._solver.worker.store
         for _ in self._solver.states:
             position = _changed_input(former, state)
             above = self._solver.inputs(state)[position] if position is not None else None
             if position is None or above is None:
                 break
-            key = former.manifest["inputs"][position]["key"]
-            record, note = store.records.get(key), store.notes.get((key,)).get(key)
-            if record is None or note is None:
+            record = self._record(former.manifest["inputs"][position]["key"])
+            if record is None:
                 break
             own = note_of(above, self._solver.inputs(above), self._solver.worker)
-            former, state = told(note, record.manifest), above
+            former, state = told(record.note, record.manifest), above
             found = compare(former, told(own, readable(state.manifest)), self._list_of(state))
             if any(each.kind != "input" or each.was != each.now for each in found):
                 return found
         return []
+
+    def _record(self, key: str) -> FormerRecord | None:
+        store = self._solver.worker.store
+        record, note = store.records.get(key), store.notes.get((key,)).get(key)
+        if record is None or note is None:
+            return self._caches().get(key)
+        return FormerRecord(note, record.chain_id, record.manifest)
+
+    def _caches(self) -> FormerElsewhere:
+        """The records of the caches that this build may take from."""
+        if self._elsewhere is None:
+            imports = self._solver.worker.imports
+            self._elsewhere = FormerElsewhere(imports.caches if imports is not None else ())
+        return self._elsewhere
 
     def _compared(self, state: VertexState, kind: str) -> tuple[Told | None, list[Difference]]:
         note = note_of(state, self._solver.inputs(state), self._solver.worker, kind)
         note = note._replace(made_ns=self._solver.began_ns)
         manifest = state.manifest if kind == DEFINITION or state.content is None else state.content.manifest
         now = told(note, readable(manifest))
-        former = nearest(note, now, self._notes.former(note), self._used)
+        known = [*self._notes.former(note), *self._caches().former(note)]
+        former = nearest(note, now, known, self._used)
         return former, [] if former is None else compare(former, now, self._list_of(state))
 
     def _list_of(self, state: VertexState) -> _Lists:
@@ -189,10 +206,13 @@ class _Lists:
             self._own = self._of_vertex()
         if digest in self._own:
             return self._own[digest]
-        try:
+        text = None
+        with contextlib.suppress(CacheError):
             text = self._solver.worker.store.notes.file_list(digest)
-        except CacheError:
-            return None
+        if text is None and self._solver.worker.imports is not None:
+            from builder.cachestore.filelists import read_list
+
+            text = read_list(self._solver.worker.imports, digest)
         return None if text is None else files_of(text)
 
     def _of_vertex(self) -> dict[str, Files]:
@@ -218,6 +238,13 @@ def _helps(ran: VertexState, state: VertexState) -> bool:
     """Whether an input is only there for this instruction: a heredoc, a mounted part of the context, a linked layer."""
     same_place = ran.vertex.location is not None and ran.vertex.location == state.vertex.location
     return same_place and (ran.vertex.internal or isinstance(state.vertex.op, MergeOp))
+
+
+def _how(state: VertexState) -> str:
+    """How a vertex was found, where that is not by its definition in the store."""
+    found = ["its inputs came out the same"] if state.outcome == "content" else []
+    found += [f"from {state.claim.cache.name}"] if state.claim is not None else []
+    return ", ".join(found)
 
 
 def _tense(state: VertexState) -> str:

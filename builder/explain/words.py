@@ -16,7 +16,7 @@ def sentence(difference: Difference) -> str:
     special = _SPECIAL.get(difference.kind)
     if special is not None:
         return special(difference)
-    name = _NAMES.get(difference.kind, difference.kind).format(difference.subject)
+    name = _NAMES.get(difference.kind, difference.kind).format(shown(difference.subject))
     return f"{name} {_was_now(difference.was, difference.now)}"
 
 
@@ -44,7 +44,9 @@ def shown(text: str) -> str:
 
 def _base(difference: Difference) -> str:
     if difference.subject:
-        return f"base image {difference.subject}: digest {_was_now(_short(difference.was), _short(difference.now))}"
+        return (
+            f"base image {shown(difference.subject)}: digest {_was_now(_short(difference.was), _short(difference.now))}"
+        )
     return f"base image {_was_now(difference.was, difference.now)}"
 
 
@@ -69,7 +71,7 @@ def _file(difference: Difference) -> str:
 def _variable(difference: Difference) -> str:
     if difference.details == ("order",):
         return "environment variables are in another order"
-    name = f"{'build arg' if difference.kind == 'arg' else 'env'} {difference.subject}"
+    name = f"{'build arg' if difference.kind == 'arg' else 'env'} {shown(difference.subject)}"
     if difference.was is None and difference.now is None:
         return f"{name} {difference.details[0] if difference.details else 'changed'}"
     return f"{name} {_was_now(difference.was, difference.now, none='not set')}"
@@ -91,13 +93,13 @@ def _short(digest: str | None) -> str | None:
 _NAMES = {"workdir": "working directory", "mount": "mount {}", "option": "option {}", "source": "{}"}
 _SPECIAL: Mapping[str, Callable[[Difference], str]] = {
     "file": _file,
-    "files": lambda each: f"files of {each.subject or 'the context'} changed (which ones is not known any more)",
+    "files": lambda each: f"files of {shown(each.subject) or 'the context'} changed (which ones is not known any more)",
     "arg": _variable,
     "env": _variable,
     "base": _base,
     "instruction": lambda each: f"the instruction was {shown(each.was or '')}",
     "script": _script,
     "document": lambda _: "the text of its heredoc changed",
-    "secret": lambda each: f"secret {each.subject} changed",
+    "secret": lambda each: f"secret {shown(each.subject)} changed",
     "input": _input,
 }

@@ -18,7 +18,7 @@ from cache.arrival import receive, stack_received
 from cache.descriptor import MEDIA_LAYER_GZIP, Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.errors import BlobCorruptError, CacheError, LayerError
-from cache.exchange import TravellingLayer, TravellingRecord, decode, encode, make_index
+from cache.exchange import MEDIA_FILE_LIST, TravellingLayer, TravellingRecord, decode, encode, make_index
 from cache.keys import key_of
 from cache.snapshots import EMPTY, Snapshot
 from cache.store import Store
@@ -37,7 +37,9 @@ def record(manifest: dict[str, Any], diff_id: Digest | None) -> TravellingRecord
 def test_what_is_written_is_read_again() -> None:
     layers = [layer(number) for number in range(3)]
     records = [record({"op": str(number)}, layers[number].diff_id) for number in range(3)] + [record({}, None)]
-    index = make_index(layers, records, {"/id": (layer(7), layer(8))})
+    records[1] = records[1]._replace(note={"text": "RUN x", "lines": [1, 1]})
+    lists = {"a" * 64: Descriptor(MEDIA_FILE_LIST, sha256_bytes(b"list"), 4)}
+    index = make_index(layers, records, {"/id": (layer(7), layer(8))}, lists)
     again = decode(encode(index), index.blobs())
     assert again == index
     assert all(offer.is_sound for offer in again.offers.values())
@@ -56,8 +58,13 @@ def test_the_order_does_not_matter(order: list[int]) -> None:
 def test_the_format_is_pinned() -> None:
     raw = encode(make_index([layer(1)], [record({"op": "exec", "inputs": []}, layer(1).diff_id)], {"/id": (layer(2),)}))
     assert sha256_bytes(raw) == "sha256:" + PINNED, raw.decode()
+    noted = record({"op": "file", "inputs": []}, layer(1).diff_id)._replace(note={"stage": "build"})
+    listed = Descriptor(MEDIA_FILE_LIST, sha256_bytes(b"list"), 4)
+    raw = encode(make_index([layer(1)], [noted], {}, {"0" * 64: listed}))
+    assert sha256_bytes(raw) == "sha256:" + PINNED_WITH_NOTES, raw.decode()
 
 
+PINNED_WITH_NOTES = "8bfb9dc8e14e01ec6799a8983004f8fe6c933ca0f284b09d573d04a7b94873ae"
 PINNED = "dd164a657339460ad3faf9c5861def80bfc96978d181a93d1a48eb108586397d"
 
 
@@ -68,7 +75,7 @@ json_values = st.recursive(
 )
 
 
-@given(json_values, st.sampled_from(["version", "layers", "records", "mounts"]))
+@given(json_values, st.sampled_from(["version", "layers", "records", "mounts", "files"]))
 def test_anything_else_is_a_cache_error(value: Any, name: str) -> None:
     index = make_index([layer(1)], [record({"op": "x"}, layer(1).diff_id)])
     document = {**json.loads(encode(index)), name: value}

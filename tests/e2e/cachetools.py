@@ -120,3 +120,10 @@ class Layout:
                     entry.update(digest=layer["digest"], size=len(raw))
 
         self.forge(change)
+
+
+def number_of(cache: Layout, step: str) -> int:
+    """The number of the layer that a step made."""
+    records = cache.config["records"]
+    found = [record["layer"] for record in records if any(step in json.dumps(key) for key in record["keys"])]
+    return int(found[0])

@@ -1,4 +1,5 @@
-"""Kill real commands at random moments, and see that the store is whole and the next build is right.
+"""Kill real commands at random moments, and see that the store is whole and the next build is right, with caches
+elsewhere and without.
 
     python -m tests.e2e.crash --layout OCI-LAYOUT --scratch DIR [--kills N] [--seed S] [--disk MIB] [--seconds S]
 
@@ -15,6 +16,7 @@ import json
 import os
 import pkgutil
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -89,7 +91,14 @@ class Crash:
         base = f"base=oci-layout://{self.layout}"
         words = ["--build-context", base, "--build-arg", f"V={number}", "-q", "-t", f"image:{number}"]
         outputs = ["-o", "type=image", "-o", f"type=oci,dest={self.scratch}/out.tar"]
-        return ["build", *words, *outputs, str(self.contexts[number])]
+        return ["build", *words, *outputs, *self.caches(), str(self.contexts[number])]
+
+    def caches(self) -> list[str]:
+        """Options by chance: take from a directory, give to it, both or neither."""
+        place = f"{self.root.parent}/elsewhere"
+        source = ["--cache-from", f"type=local,src={place},mounts=true"]
+        target = ["--cache-to", f"type=local,dest={place},mode=max,mounts=true"]
+        return self.random.choice([[], source, target, source + target])
 
     def fork(self, *commands: list[str], root: Path | None = None) -> int:
         """A process, in a session of its own, that runs commands one after the other as the command line would."""
@@ -141,6 +150,8 @@ class Crash:
 
     def check(self, *, is_repaired: bool) -> None:
         """The store opens and nothing in it is damaged."""
+        if not self.root.exists():
+            return  # killed before it began
         words = ["store", "check", "--format", "json", *(["--repair"] if is_repaired else [])]
         code, output = self.run(words)
         if code or '"damage"' in output or "Traceback" in output:
@@ -171,6 +182,8 @@ class Crash:
             self.check(is_repaired=turn % 5 == 4)
             if turn % 3 == 0:
                 self.build_right(number)
+            if turn % 10 == 9:  # a machine that has nothing but what is elsewhere
+                shutil.rmtree(self.root)
 
     def loop_full(self, turns: int, end: float) -> None:
         """Fill the disk so far, build until it is full, make room, and see that all is well."""

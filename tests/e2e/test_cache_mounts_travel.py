@@ -13,6 +13,7 @@ import pytest
 from cache.mountparts import parts_of
 from tests.conftest import Pybuild
 from tests.e2e.cachetools import Layout, machine, messages, ran
+from tests.faultproxy import FaultProxy
 
 STEP = "RUN --mount=type=cache,id=things,target=/c {command}\n"
 
@@ -153,6 +154,35 @@ def test_parts_are_small_and_make_the_whole(tmp_path: Path) -> None:
     assert max(sum(change.stat.st_size for change in part if change.stat) for part in parts) < 40 << 20
 
 
+@pytest.mark.parametrize(("count", "largest"), [(4000, 3000), (400, 200_000), (60, 2_000_000)])
+def test_a_change_costs_what_is_near_it(tmp_path: Path, count: int, largest: int) -> None:
+    """However large files are, one that changed takes about as much with it as it is large."""
+    rng = random.Random(2)
+    for _ in range(count):
+        (tmp_path / f"{rng.getrandbits(40):x}").write_bytes(b"x" * rng.randrange(largest))
+    sizes = [sum(1024 + change.stat.st_size for change in part if change.stat) for part in parts_of(str(tmp_path))]
+    assert sum(size * size for size in sizes) / sum(sizes) < (6 << 20)  # what a random byte's part has on average
+
+
+def test_a_registry_is_sent_what_changed_only(
+    pybuild: Pybuild, based: list[str], proxy: FaultProxy, tmp_path: Path
+) -> None:
+    pybuild.write(Dockerfile="FROM base\n" + STEP.format(command="true"))
+    pybuild.ok(*words(based, "-o", "type=cacheonly"))
+    directory = mount_dir(pybuild)
+    for number in range(60):
+        (directory / f"archive{number:02}").write_bytes(random.Random(number).randbytes(300_000))
+    target = f"type=registry,ref={proxy.name('mounts')},mode=max,mounts=true"
+    pybuild.ok(*words(based, "-o", "type=cacheonly", "--cache-to", target))
+    assert proxy.sent() > 60 * 300_000
+    proxy.forget()
+    pybuild.ok(*words(based, "-o", "type=cacheonly", "--cache-to", target))
+    assert proxy.sent() == 0
+    (directory / "archive30").write_bytes(b"other")
+    pybuild.ok(*words(based, "-o", "type=cacheonly", "--cache-to", target))
+    assert 0 < proxy.sent() < 60 * 300_000 / 3
+
+
 # The command
 
 
@@ -180,6 +210,18 @@ def test_list_export_import_clear(pybuild: Pybuild, based: list[str], tmp_path: 
     assert other("cache", "mounts", "clear", "things").returncode == 1
     assert other("cache", "mounts", "clear").returncode == 2
     assert other("cache", "mounts", "export", "nothing").returncode == 1
+
+
+def test_an_import_keeps_the_owner_that_the_steps_count_on(pybuild: Pybuild, based: list[str], tmp_path: Path) -> None:
+    mount = "--mount=type=cache,id=own,uid=7,gid=8,mode=0750,target=/c"
+    pybuild.write(Dockerfile=f"FROM base\nRUN {mount} echo x > /c/x\n")
+    pybuild.ok(*words(based))
+    tar = str(tmp_path / "own.tar")
+    pybuild.ok("cache", "mounts", "export", "own 0750 7:8", "-o", tar)
+    pybuild.ok("cache", "mounts", "import", "own 0750 7:8", "-i", tar)
+    status = mount_dir(pybuild).stat()
+    assert (status.st_mode & 0o7777, status.st_uid, status.st_gid) == (0o750, 7, 8)
+    assert pybuild("cache", "mounts", "import", "", "-i", tar).returncode == 2
 
 
 def test_a_hostile_tar_is_no_way_out(pybuild: Pybuild, tmp_path: Path) -> None:

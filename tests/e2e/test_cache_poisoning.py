@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import pytest
 
 from cache import tarwriter
+from cache.keys import key_of
 from tests.conftest import Pybuild
-from tests.e2e.cachetools import Layout, file_entry, layer_of, machine, messages, ran
+from tests.e2e.cachetools import Layout, file_entry, layer_of, machine, messages, number_of, ran
 
 DOCKERFILE = "FROM base\nRUN echo good > /made\nRUN cp /made /then\n"
 EVIL = layer_of(file_entry("made", b"evil\n"), content=b"evil\n")
@@ -30,13 +32,6 @@ def cache(pybuild: Pybuild, based: list[str], tmp_path: Path) -> Layout:
 
 def words(based: list[str], *more: str) -> list[str]:
     return ["build", "--progress", "json", *based, *more, "."]
-
-
-def number_of(cache: Layout, step: str) -> int:
-    """The number of the layer that a step made."""
-    records = cache.config["records"]
-    found = [record["layer"] for record in records if any(step in json.dumps(key) for key in record["keys"])]
-    return int(found[0])
 
 
 def forged(cache: Layout) -> None:
@@ -119,6 +114,21 @@ def test_a_record_moves_its_own_layer_only(pybuild: Pybuild, based: list[str], c
     other, steps, _ = other_with(pybuild, based, cache)
     assert steps == ["RUN touch /mine", "RUN echo good > /made", "RUN cp /made /then"]
     assert other.ok("run", "--rm", "x", "ls", "/mine").stdout == "/mine\n"
+
+
+def test_a_record_speaks_for_its_own_operation_only(pybuild: Pybuild, based: list[str], cache: Layout) -> None:
+    """One that also claims to be the result of something else that some other build may do."""
+    planted = [{"op": "exec", "by": "content", "inputs": [], "argv": ["make"]}, {"op": "file", "inputs": []}]
+
+    def plant(_manifest: Any, config: Any) -> None:
+        for record in config["records"]:
+            record["keys"] += [{"key": key_of(each), "manifest": each} for each in planted]
+
+    cache.forge(plant)
+    other, _, _ = other_with(pybuild, based, cache)
+    with sqlite3.connect(other.root / "index.db") as database:
+        kept = {row[0] for row in database.execute("SELECT key FROM records")}
+    assert kept and not kept & {key_of(each) for each in planted}
 
 
 def test_a_bomb(pybuild: Pybuild, based: list[str], cache: Layout) -> None:

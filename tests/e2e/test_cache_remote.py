@@ -20,6 +20,7 @@ from cache.descriptor import MEDIA_MANIFEST
 from cache.store import Store
 from tests.conftest import Pybuild, require
 from tests.e2e.cachetools import cpu_seconds, machine, messages, ran
+from tests.faultproxy import Fault, FaultProxy
 from tests.registries import PASSWORD, USER, Registry, htpasswd, registry
 
 DOCKERFILE = """\
@@ -129,6 +130,28 @@ def _documents(running: Registry, ref: str) -> set[str]:
     return {json.loads(raw)["config"]["digest"]}
 
 
+@pytest.mark.parametrize("fault", [Fault(flip=True), Fault(status=404)])
+def test_a_registry_at_its_worst_costs_steps_and_nothing_else(
+    pybuild: Pybuild, based: list[str], proxy: FaultProxy, fault: Fault
+) -> None:
+    """Every answer about a blob is wrong: layers, the index, lists of files."""
+    pybuild.write(Dockerfile=DOCKERFILE, f="hello")
+    ref = proxy.name(f"worst/{pybuild.root.parent.name}".lower())
+    pybuild.ok(*words(based, "-t", "x", "--cache-to", f"type=registry,ref={ref},mode=max"))
+    index = str(manifest_of(ref)["config"]["digest"])
+    proxy.rule = lambda method, path: fault if method == "GET" and "/blobs/" in path and index not in path else None
+    other = machine(pybuild, "other")
+    other.ok(*words(based, "-t", "x", "--cache-from", ref))
+    assert other.ok("run", "--rm", "x", "cat", "/h").stdout == "hellohello"
+    assert other.ok("store", "check").stdout.startswith("0 damaged")
+    pybuild.write(f="changed")
+    explained = machine(pybuild, "third").ok("explain", *based, "--cache-from", ref, ".").stdout
+    assert "COPY f /f (Dockerfile:2): files of f changed (which ones is not known any more)" in explained
+    proxy.rule = lambda method, path: fault if method == "GET" and "/blobs/" in path else None
+    done = machine(pybuild, "fourth").ok(*words(based, "-o", "type=cacheonly", "--cache-from", ref))
+    assert "is not used: " in messages(done)
+
+
 def test_registry_with_passwords(pybuild: Pybuild, based: list[str], tmp_path: Path) -> None:
     import base64
 
@@ -186,6 +209,11 @@ def test_an_image_is_its_own_cache(
     assert len([step for step in ran(done) if step.startswith("RUN")]) == 2
     plain = machine(pybuild, "fourth").ok(*words(based, "-t", "x"))
     assert plain.stdout != done.stdout
+
+
+def manifest_of(name: str) -> Any:
+    with RegistryClient({"HOME": "/nonexistent"}) as client:
+        return json.loads(client.repository(name).manifest("latest").raw)
 
 
 def push(client: RegistryClient, name: str, layout: Path) -> None:
