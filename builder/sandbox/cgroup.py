@@ -2,9 +2,9 @@
 
     <hierarchy>/<our own group>/pybuild-<pid>-<random>-<class>/<step>    one per step, removed when it ended
 
-<pid> is the launcher's, <class> is `guarded`, where only harmless devices can be opened, or `open` for insecure steps.
-Groups of a launcher that was killed are swept by the next one. Where no group can be made, steps stay in ours and mount
-options keep devices shut. Runs under `python -I -S`.
+Our own group is the one above where `delegation` has set us apart. <pid> is the launcher's, <class> is `guarded`, where
+only harmless devices can be opened, or `open` for insecure steps. Groups of a launcher that was killed are swept by the
+next one. Where no group can be made, steps stay in ours and mount options keep devices shut. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from builder.sandbox import device_rules
 
 GUARDED, OPEN = "guarded", "open"
-PREFIX = "pybuild-"
+PREFIX, APART = "pybuild-", "-apart"
 _CLOSING_TRIES, _CLOSING_PAUSE = 50, 0.002
 
 
@@ -46,6 +46,8 @@ def find_hierarchies() -> tuple[Hierarchy, ...]:
             if fstype not in ("cgroup", "cgroup2"):
                 continue
             mount_root, mount_dir = left.split(" ")[3:5]
+            if mount_root.startswith("/.."):
+                continue  # mounted before our cgroup namespace was made: what ours is called there is not told
             is_v2 = fstype == "cgroup2"
             controllers = () if is_v2 else _controllers(super_options.strip(), own_paths)
             if controllers in own_paths and controllers not in found:
@@ -122,15 +124,20 @@ def _count_below(parent: str) -> None:
     """Have the steps' groups count memory and transfers, where a new group was given the controllers for that."""
     with contextlib.suppress(OSError):
         offered = {"memory", "io"}.intersection(read(f"{parent}/cgroup.controllers").split())
-        with open(f"{parent}/cgroup.subtree_control", "w", encoding="ascii") as control:
-            control.write(" ".join(f"+{name}" for name in sorted(offered)))
+        write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(offered)))
 
 
 def _own_paths() -> dict[tuple[str, ...], str]:
     """Path of this process's group by controllers, () for v2 (/proc/[pid]/cgroup, cgroups(7))."""
     with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         rows = [line.rstrip("\n").split(":", 2) for line in file]
-    return {tuple(controllers.split(",")) if controllers else (): path for _, controllers, path in rows}
+    return {tuple(controllers.split(",")) if controllers else (): _whole(path) for _, controllers, path in rows}
+
+
+def _whole(path: str) -> str:
+    """The group that `delegation` divided when it set apart the one with this path, else that itself."""
+    above, _, name = path.rpartition("/")
+    return above or "/" if name.startswith(PREFIX) and name.endswith(APART) else path
 
 
 def _controllers(super_options: str, own_paths: dict[tuple[str, ...], str]) -> tuple[str, ...]:
@@ -170,6 +177,15 @@ def read(path: str) -> str:
     """The text of a control file. Raises OSError."""
     with open(path, encoding="ascii") as file:
         return file.read()
+
+
+def write(path: str, text: str) -> None:
+    """Write to a control file in one go. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _remove_tree(group: str) -> None:

@@ -10,7 +10,7 @@ import os
 from typing import NamedTuple
 
 from builder.errors import SandboxError
-from builder.sandbox.cgroup import read
+from builder.sandbox.cgroup import read, write
 from builder.sandbox.spec import Limits
 
 _PERIOD = 100_000
@@ -106,6 +106,8 @@ def apply(setting: Setting, group_dir: str) -> None:
             refused = error
             break
         else:
+            if setting.controller == "cpuset":
+                _check_cpuset(setting, group_dir)
             return
     assert refused is not None
     hint = _HINTS.get(setting.name) if isinstance(refused, FileNotFoundError) else None
@@ -113,6 +115,19 @@ def apply(setting: Setting, group_dir: str) -> None:
     raise SandboxError(
         f"{setting.name}={setting.value} cannot be set: {setting.file}: {reason}", hint=hint
     ) from refused
+
+
+def _check_cpuset(setting: Setting, group_dir: str) -> None:
+    """In v2 a group may ask for what there is not, and gets the rest, or all that the group above has."""
+    path = f"{group_dir}/{setting.file}.effective"
+    if os.path.exists(path) and _members(effective := read(path).strip()) != _members(setting.value):
+        raise SandboxError(f"{setting.name}={setting.value} cannot be set: of these there are {effective} here")
+
+
+def _members(numbers: str) -> set[int]:
+    """Of a list like `0-2,4`."""
+    ranges = (part.partition("-") for part in numbers.split(",") if part)
+    return {each for low, _, high in ranges for each in range(int(low), int(high or low) + 1)}
 
 
 def fill_cpuset(group_dir: str) -> None:
@@ -131,12 +146,3 @@ def killed_for_memory(groups: tuple[str, ...]) -> bool:
                 if rows.get("oom_kill", "0") != "0":
                     return True
     return False
-
-
-def write(path: str, text: str) -> None:
-    """Write to a control file in one go. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)
