@@ -35,11 +35,11 @@ class Hierarchy(NamedTuple):
     """Where it is mounted."""
 
 
-def find_hierarchies() -> tuple[Hierarchy, ...]:
+def find_hierarchies(proc_dir: str = "/proc/self") -> tuple[Hierarchy, ...]:
     """The hierarchies that are mounted here; empty where there are none. Raises OSError if /proc is not readable."""
-    own_paths = _own_paths()
+    own_paths = _own_paths(proc_dir)
     found: dict[tuple[str, ...], Hierarchy] = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+    with open(f"{proc_dir}/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
             left, _, right = line.partition(" - ")
             fstype, _, super_options = right.split(" ", 2)
@@ -107,6 +107,7 @@ class StepGroups:
         for hierarchy in self._hierarchies:
             parent = f"{hierarchy.own_dir}/{self._name}-{kind}"
             try:
+                check_moving(hierarchy, parent)
                 os.mkdir(parent, 0o755)
             except OSError:
                 # Read-only or not ours: a container, mostly. Steps then share our group.
@@ -127,9 +128,9 @@ def _count_below(parent: str) -> None:
         write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(offered)))
 
 
-def _own_paths() -> dict[tuple[str, ...], str]:
+def _own_paths(proc_dir: str) -> dict[tuple[str, ...], str]:
     """Path of this process's group by controllers, () for v2 (/proc/[pid]/cgroup, cgroups(7))."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+    with open(f"{proc_dir}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         rows = [line.rstrip("\n").split(":", 2) for line in file]
     return {tuple(controllers.split(",")) if controllers else (): _whole(path) for _, controllers, path in rows}
 
@@ -146,6 +147,14 @@ def _controllers(super_options: str, own_paths: dict[tuple[str, ...], str]) -> t
     return next((names for names in own_paths if names and options.issuperset(names)), ("",))
 
 
+def check_moving(hierarchy: Hierarchy, group: str) -> None:
+    """Raises OSError where steps may not go from our own group to this one: in v2 that takes the right to write to what
+    is above both (cgroup-v2.rst, "Delegation Containment")."""
+    if hierarchy.is_v2:
+        common = os.path.commonpath((hierarchy.own_dir, os.path.dirname(group)))
+        os.close(os.open(f"{common}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
+
+
 def _remove_group(group: str) -> bool:
     """Whether the group is gone; only a busy one is not."""
     try:
@@ -160,11 +169,11 @@ def sweep(own_dir: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(own_dir):
             pid = name.removeprefix(PREFIX).partition("-")[0]
-            if name.startswith(PREFIX) and pid.isdigit() and not _is_running(pid):
+            if name.startswith(PREFIX) and pid.isdigit() and not is_running(pid):
                 _remove_tree(f"{own_dir}/{name}")
 
 
-def _is_running(pid: str) -> bool:
+def is_running(pid: str) -> bool:
     """Whether a process is there and no zombie, which one that was killed can stay for long (proc(5), stat)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:

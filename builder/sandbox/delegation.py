@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Collection
 
-from builder.sandbox.cgroup import APART, PREFIX, Hierarchy, find_hierarchies, read, write
+from builder.sandbox.cgroup import APART, PREFIX, Hierarchy, find_hierarchies, is_running, read, write
 from builder.sandbox.spec import ProcessSpec
 
 _MOVING_TRIES = 20
@@ -27,14 +27,11 @@ _DELEGATED = ("user.delegate", "trusted.delegate")
 
 
 class Room:
-    """What was done to our own group, to be undone."""
+    """What this process does to its own group; safe to use from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._own_dir = ""
-        self._apart_dir = ""
-        self._handed_down: frozenset[str] = frozenset()
-        """What it handed down before."""
 
     def make(self, spec: ProcessSpec) -> None:
         """Let our own group hand down what the limits of a step need, if it has that; else do nothing: whoever makes
@@ -44,33 +41,39 @@ class Room:
         with self._lock:
             controllers = names_in_v2(controllers_of(spec))
             own = next((hierarchy for hierarchy in find_hierarchies() if hierarchy.is_v2), None)
-            if controllers and own is not None and not self._apart_dir:
-                self._set_apart(own, controllers)
-
-    def _set_apart(self, own: Hierarchy, controllers: Collection[str]) -> None:
-        with contextlib.suppress(OSError):
-            handed_down = _controllers(own.own_dir, "subtree_control")
-            if handed_down.issuperset(controllers) or not _is_divisible(own, controllers):
-                return
-            apart_dir = f"{own.own_dir}/{PREFIX}{os.getpid()}-{os.urandom(4).hex()}{APART}"
-            os.mkdir(apart_dir, 0o755)
-            if _move(own.own_dir, apart_dir):
-                self._own_dir, self._apart_dir, self._handed_down = own.own_dir, apart_dir, handed_down
-            else:
-                _move(apart_dir, own.own_dir)
-                os.rmdir(apart_dir)
+            if controllers and own is not None and not self._own_dir:
+                self._own_dir = own.own_dir
+                _set_apart(own, controllers)
 
     def give_back(self) -> None:
-        """Have the processes where they were, unless another build has its groups beside them by now. Idempotent."""
-        if not self._apart_dir:
-            return
-        apart_dir, self._apart_dir = self._apart_dir, ""
+        """Have the processes where they were, also those that a killed build set apart, unless others have their groups
+        beside them by now: then whoever ends last does it. Idempotent."""
+        own_dir, self._own_dir = self._own_dir, ""
         with contextlib.suppress(OSError):
-            taken_back = _controllers(self._own_dir, "subtree_control") - self._handed_down
-            if taken_back:
-                write(f"{self._own_dir}/cgroup.subtree_control", " ".join(f"-{name}" for name in sorted(taken_back)))
-            if _move(apart_dir, self._own_dir):
-                os.rmdir(apart_dir)
+            apart = [name for name in os.listdir(own_dir) if _is_left(name)] if own_dir else []
+            if apart and (handed_down := _controllers(own_dir, "subtree_control")):
+                # There was none before: it held processes.
+                write(f"{own_dir}/cgroup.subtree_control", " ".join(f"-{name}" for name in sorted(handed_down)))
+            for name in apart:
+                if _move(f"{own_dir}/{name}", own_dir):
+                    os.rmdir(f"{own_dir}/{name}")
+
+
+def _set_apart(own: Hierarchy, controllers: Collection[str]) -> None:
+    with contextlib.suppress(OSError):
+        if not _is_divisible(own, controllers):
+            return
+        apart_dir = f"{own.own_dir}/{PREFIX}{os.getpid()}-{os.urandom(4).hex()}{APART}"
+        os.mkdir(apart_dir, 0o755)
+        if not _move(own.own_dir, apart_dir):
+            _move(apart_dir, own.own_dir)
+            os.rmdir(apart_dir)
+
+
+def _is_left(name: str) -> bool:
+    """Whether a group was set apart by this process, or by one that is gone."""
+    pid = name.removeprefix(PREFIX).partition("-")[0]
+    return name.startswith(PREFIX) and name.endswith(APART) and (pid == str(os.getpid()) or not is_running(pid))
 
 
 def _is_divisible(own: Hierarchy, controllers: Collection[str]) -> bool:

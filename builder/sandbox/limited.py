@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import device_rules
-from builder.sandbox.cgroup import GUARDED, OPEN, PREFIX, Hierarchy, read, sweep, write
+from builder.sandbox.cgroup import GUARDED, OPEN, PREFIX, Hierarchy, check_moving, read, sweep, write
 from builder.sandbox.device_nodes import numbers_of
 from builder.sandbox.device_rules import DeviceRule
 from builder.sandbox.limits import apply, fill_cpuset, settings
@@ -112,6 +112,7 @@ class LimitedGroups:
             top = f"{base}/{self._name}-limited"
             highest = hierarchy.root_dir if spec.cgroup_parent else base
             try:
+                check_moving(hierarchy, top)
                 for group in (*_ancestors(base, highest), top, f"{top}/{kind}"):
                     is_new = self._make(group, hierarchy)
                     if is_new and group == top:
