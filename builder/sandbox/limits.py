@@ -25,13 +25,14 @@ _UNFILLED = ("cpuset.cpus", "cpuset.mems")
 
 class Setting(NamedTuple):
     """One limit: how the user calls it, the controller that keeps it (by its name in v1), the file and what to write
-    there, and other files that some kernels have instead."""
+    there, and other files that some kernels have instead. Where one that is optional has no file, it is left."""
 
     name: str
     controller: str
     file: str
     value: str
     others: tuple[tuple[str, str], ...] = ()
+    is_optional: bool = False
 
 
 def settings(limits: Limits, *, is_v2: bool) -> list[Setting]:
@@ -67,13 +68,14 @@ def _memory(limits: Limits, is_v2: bool) -> list[Setting]:
     if limits.memory is not None:
         file = "memory.max" if is_v2 else "memory.limit_in_bytes"
         found.append(Setting("memory", "memory", file, str(limits.memory)))
-    if limits.memory_swap is not None:
+    # As much swap as memory unless it is said, as with Docker: what is swapped out would not count otherwise.
+    both = 2 * limits.memory if limits.memory_swap is None and limits.memory else limits.memory_swap
+    if both is not None:
         # One counts memory and swap together, the other swap alone.
-        own = limits.memory_swap - (limits.memory or 0)
-        value = str(own) if is_v2 else str(limits.memory_swap)
-        value = ("max" if is_v2 else "-1") if limits.memory_swap == -1 else value
+        value = str(both - (limits.memory or 0)) if is_v2 else str(both)
+        value = ("max" if is_v2 else "-1") if both == -1 else value
         file = "memory.swap.max" if is_v2 else "memory.memsw.limit_in_bytes"
-        found.append(Setting("memory-swap", "memory", file, value))
+        found.append(Setting("memory-swap", "memory", file, value, is_optional=limits.memory_swap is None))
     return found
 
 
@@ -110,6 +112,8 @@ def apply(setting: Setting, group_dir: str) -> None:
                 _check_cpuset(setting, group_dir)
             return
     assert refused is not None
+    if setting.is_optional and isinstance(refused, FileNotFoundError):
+        return
     hint = _HINTS.get(setting.name) if isinstance(refused, FileNotFoundError) else None
     reason = os.strerror(refused.errno or 0).lower()
     raise SandboxError(

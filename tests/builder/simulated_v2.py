@@ -31,6 +31,8 @@ class SimulatedV2:
         self.root_dir = root_dir
         self.processors = "0-1"
         """Those that there are, whatever is asked for."""
+        self.lacking: set[str] = set()
+        """Files that this kernel does not have."""
         self._mkdir, self._rmdir = os.mkdir, os.rmdir
         monkeypatch.setattr(os, "mkdir", self.mkdir)
         monkeypatch.setattr(os, "rmdir", self.rmdir)
@@ -80,7 +82,7 @@ class SimulatedV2:
         group.joinpath("cgroup.controllers").write_text(" ".join(sorted(controllers)))
         common = ("cgroup.procs", "cgroup.subtree_control", "cgroup.type")
         for file in (*common, *(file for name in controllers for file in FILES[name])):
-            if not group.joinpath(file).exists():
+            if file not in self.lacking and not group.joinpath(file).exists():
                 group.joinpath(file).write_text("")
 
     def _hand_down(self, group: Path, changes: list[str]) -> None:

@@ -210,6 +210,17 @@ def test_a_group_that_cannot_be_left_gets_none_below_it(kernel: SimulatedV2) -> 
     assert groups_in(kernel.root_dir) == []
 
 
+def test_swap_that_is_not_counted(kernel: SimulatedV2) -> None:
+    """It is an error for whoever asked for a limit on it, and no matter for who did not."""
+    kernel.lacking = {"memory.swap.max"}
+    own = kernel.hierarchy(kernel.root_dir)
+    _, step = limited(own)
+    assert step.joinpath("memory.max").read_text() == str(1 << 20)
+    with pytest.raises(SandboxError, match="memory-swap=1048576 cannot be set") as caught:
+        limited(own, ProcessSpec(("x",), limits=Limits(memory=1 << 20, memory_swap=2 << 20)))
+    assert "swapaccount" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("asked", ["1", "0-1", "0,3"])
 def test_processors_that_are_not_there(kernel: SimulatedV2, asked: str) -> None:
     """v2 takes the list, and gives what there is of it."""
