@@ -139,12 +139,14 @@ def test_processors_as_a_number() -> None:
 def test_what_a_step_used_is_read_from_v2(tmp_path: Path) -> None:
     import resource
 
-    nothing = resource.getrusage(resource.RUSAGE_CHILDREN)
+    nothing = resource.struct_rusage((0,) * 16)
     assert not usage((str(tmp_path),), nothing).is_whole_memory
     (tmp_path / "cpu.stat").write_text("usage_usec 3000000\nuser_usec 2000000\nsystem_usec 1000000\n")
     (tmp_path / "memory.peak").write_text("4096\n")
     (tmp_path / "io.stat").write_text("8:0 rbytes=1 wbytes=2 rios=1\n8:16 rbytes=10 wbytes=20\n")
     assert usage((str(tmp_path),), nothing) == (2.0, 1.0, 4096, 11, 22, True)
+    # Not written back yet: in blocks of 512 bytes.
+    assert usage((str(tmp_path),), resource.struct_rusage((0,) * 10 + (1,) + (0,) * 5)).written == 512
 
 
 @pytest.mark.usefixtures("limiting")
