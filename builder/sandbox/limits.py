@@ -6,6 +6,7 @@ Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/{memory,cpusets}.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ _HINTS = {
     "blkio-weight": "the disk's I/O scheduler has to know weights: bfq, or io.cost of cgroup v2",
 }
 """What is missing where the kernel does not have a file."""
+_WHOLE_DISKS = "the kernel limits whole disks: name the disk that the partition is on"
 _UNFILLED = ("cpuset.cpus", "cpuset.mems")
 
 
@@ -115,6 +117,7 @@ def apply(setting: Setting, group_dir: str) -> None:
     if setting.is_optional and isinstance(refused, FileNotFoundError):
         return
     hint = _HINTS.get(setting.name) if isinstance(refused, FileNotFoundError) else None
+    hint = _WHOLE_DISKS if refused.errno == errno.ENODEV else hint
     reason = os.strerror(refused.errno or 0).lower()
     raise SandboxError(
         f"{setting.name}={setting.value} cannot be set: {setting.file}: {reason}", hint=hint

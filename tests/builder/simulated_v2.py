@@ -31,6 +31,7 @@ class SimulatedV2:
         self.root_dir = root_dir
         self.processors = "0-1"
         """Those that there are, whatever is asked for."""
+        self.partitions: set[str] = set()
         self.lacking: set[str] = set()
         """Files that this kernel does not have."""
         self._mkdir, self._rmdir = os.mkdir, os.rmdir
@@ -73,6 +74,8 @@ class SimulatedV2:
             self._hand_down(group, text.split())
         elif file == "cgroup.procs":
             self._move(text, group)
+        elif file == "io.max" and text.split(maxsplit=1)[0] in self.partitions:
+            raise OSError(errno.ENODEV, path)
         else:
             Path(path).write_text(text)
             if file == "cpuset.cpus":

@@ -221,6 +221,15 @@ def test_swap_that_is_not_counted(kernel: SimulatedV2) -> None:
     assert "swapaccount" in str(caught.value.hint)
 
 
+def test_a_partition_is_no_disk(kernel: SimulatedV2) -> None:
+    kernel.partitions = {"259:0"}
+    own = kernel.hierarchy(kernel.root_dir)
+    limited(own, ProcessSpec(("x",), limits=Limits(io_rates=(("7:0", "wbps", 5),))))
+    with pytest.raises(SandboxError, match=r"device-write-bps=259:0 .* io.max: no such device") as caught:
+        limited(own, ProcessSpec(("x",), limits=Limits(io_rates=(("259:0", "wbps", 5),))))
+    assert "whole disks" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("asked", ["1", "0-1", "0,3"])
 def test_processors_that_are_not_there(kernel: SimulatedV2, asked: str) -> None:
     """v2 takes the list, and gives what there is of it."""
