@@ -41,17 +41,20 @@ class Room:
         with self._lock:
             controllers = names_in_v2(controllers_of(spec))
             own = next((hierarchy for hierarchy in find_hierarchies() if hierarchy.is_v2), None)
-            if controllers and own is not None and not self._own_dir:
+            if controllers and own is not None and not self._own_dir and _is_above(own, spec.cgroup_parent):
                 self._own_dir = own.own_dir
                 _set_apart(own, controllers)
 
     def give_back(self) -> None:
         """Have the processes where they were, also those that a killed build set apart, unless others have their groups
-        beside them by now: then whoever ends last does it. Idempotent."""
+        beside them by now: then the build that ends last does it, or nobody. Idempotent."""
         own_dir, self._own_dir = self._own_dir, ""
         with contextlib.suppress(OSError):
-            apart = [name for name in os.listdir(own_dir) if _is_left(name)] if own_dir else []
-            if apart and (handed_down := _controllers(own_dir, "subtree_control")):
+            names = [entry.name for entry in os.scandir(own_dir) if entry.is_dir()] if own_dir else []
+            apart = [name for name in names if _is_left(name)]
+            if not apart or not all(name.startswith(PREFIX) for name in names):
+                return
+            if handed_down := _controllers(own_dir, "subtree_control"):
                 # There was none before: it held processes.
                 write(f"{own_dir}/cgroup.subtree_control", " ".join(f"-{name}" for name in sorted(handed_down)))
             for name in apart:
@@ -68,6 +71,12 @@ def _set_apart(own: Hierarchy, controllers: Collection[str]) -> None:
         if not _move(own.own_dir, apart_dir):
             _move(apart_dir, own.own_dir)
             os.rmdir(apart_dir)
+
+
+def _is_above(own: Hierarchy, parent: str) -> bool:
+    """Whether the groups of steps are to be below our own."""
+    base = os.path.normpath(f"{own.root_dir}/{parent}") if parent else own.own_dir
+    return os.path.commonpath((base, own.own_dir)) == own.own_dir
 
 
 def _is_left(name: str) -> bool:

@@ -131,6 +131,29 @@ def test_what_a_killed_build_set_apart_is_given_back_by_the_next(
     assert words(kernel.root_dir, "cgroup.procs") == {str(OURS)}
 
 
+def test_groups_of_others_keep_their_controllers(kernel: SimulatedV2, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who made one meanwhile would lose its limits."""
+    own = kernel.hierarchy(kernel.root_dir)
+    live_in(own, monkeypatch)
+    (kernel.root_dir / "cgroup.procs").write_text(f"{OURS}\n")
+    room = Room()
+    room.make(SPEC)
+    end(*limited(own))
+    kernel.group("other")
+    room.give_back()
+    assert words(kernel.root_dir, "cgroup.subtree_control") == {"io", "memory"}
+
+
+def test_a_parent_elsewhere_needs_no_room(kernel: SimulatedV2, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel.write(f"{kernel.root_dir}/cgroup.subtree_control", "+memory")
+    scope = kernel.group("scope", pids=(OURS,))
+    live_in(kernel.hierarchy(scope), monkeypatch)
+    Room().make(SPEC._replace(cgroup_parent="elsewhere"))
+    assert groups_in(scope) == []
+    Room().make(SPEC._replace(cgroup_parent="scope"))
+    assert len(groups_in(scope)) == 1
+
+
 def test_strangers_stay_where_they_are(kernel: SimulatedV2, monkeypatch: pytest.MonkeyPatch, stranger: int) -> None:
     """A scope that nobody delegated may have a shell in it: the slice above divides what it has instead."""
     kernel.group("slice")
