@@ -42,6 +42,7 @@ ALLOWED = {
     "builder.runner.run._containers": STORE,
     "builder.runner.volumes._declared": TEXT,
     "builder.sandbox.cgroup": KERNEL,
+    "builder.sandbox.delegation": KERNEL,
     "builder.sandbox.device_rules": KERNEL,
     "builder.sandbox.filesystems.MountCgroupView": "below the sandbox's own mounts, opened by SafeRoot",
     "builder.sandbox.filesystems.MountFilesystem": TEXT,

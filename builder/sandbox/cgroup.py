@@ -2,9 +2,9 @@
 
     <hierarchy>/<our own group>/pybuild-<pid>-<random>-<class>/<step>    one per step, removed when it ended
 
-<pid> is the launcher's, <class> is `guarded`, where only harmless devices can be opened, or `open` for insecure steps.
-Groups of a launcher that was killed are swept by the next one. Where no group can be made, steps stay in ours and mount
-options keep devices shut. Runs under `python -I -S`.
+Our own group is the one above where `delegation` has set us apart. <pid> is the launcher's, <class> is `guarded`, where
+only harmless devices can be opened, or `open` for insecure steps. Groups of a launcher that was killed are swept by the
+next one. Where no group can be made, steps stay in ours and mount options keep devices shut. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 from builder.sandbox import device_rules
 
 GUARDED, OPEN = "guarded", "open"
-PREFIX = "pybuild-"
+PREFIX, APART = "pybuild-", "-apart"
 _CLOSING_TRIES, _CLOSING_PAUSE = 50, 0.002
 
 
@@ -35,17 +35,19 @@ class Hierarchy(NamedTuple):
     """Where it is mounted."""
 
 
-def find_hierarchies() -> tuple[Hierarchy, ...]:
+def find_hierarchies(proc_dir: str = "/proc/self") -> tuple[Hierarchy, ...]:
     """The hierarchies that are mounted here; empty where there are none. Raises OSError if /proc is not readable."""
-    own_paths = _own_paths()
+    own_paths = _own_paths(proc_dir)
     found: dict[tuple[str, ...], Hierarchy] = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+    with open(f"{proc_dir}/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
         for line in mounts:
             left, _, right = line.partition(" - ")
             fstype, _, super_options = right.split(" ", 2)
             if fstype not in ("cgroup", "cgroup2"):
                 continue
             mount_root, mount_dir = left.split(" ")[3:5]
+            if mount_root.startswith("/.."):
+                continue  # mounted before our cgroup namespace was made: what ours is called there is not told
             is_v2 = fstype == "cgroup2"
             controllers = () if is_v2 else _controllers(super_options.strip(), own_paths)
             if controllers in own_paths and controllers not in found:
@@ -105,6 +107,7 @@ class StepGroups:
         for hierarchy in self._hierarchies:
             parent = f"{hierarchy.own_dir}/{self._name}-{kind}"
             try:
+                check_moving(hierarchy, parent)
                 os.mkdir(parent, 0o755)
             except OSError:
                 # Read-only or not ours: a container, mostly. Steps then share our group.
@@ -122,21 +125,34 @@ def _count_below(parent: str) -> None:
     """Have the steps' groups count memory and transfers, where a new group was given the controllers for that."""
     with contextlib.suppress(OSError):
         offered = {"memory", "io"}.intersection(read(f"{parent}/cgroup.controllers").split())
-        with open(f"{parent}/cgroup.subtree_control", "w", encoding="ascii") as control:
-            control.write(" ".join(f"+{name}" for name in sorted(offered)))
+        write(f"{parent}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(offered)))
 
 
-def _own_paths() -> dict[tuple[str, ...], str]:
+def _own_paths(proc_dir: str) -> dict[tuple[str, ...], str]:
     """Path of this process's group by controllers, () for v2 (/proc/[pid]/cgroup, cgroups(7))."""
-    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+    with open(f"{proc_dir}/cgroup", encoding="utf-8", errors="surrogateescape") as file:
         rows = [line.rstrip("\n").split(":", 2) for line in file]
-    return {tuple(controllers.split(",")) if controllers else (): path for _, controllers, path in rows}
+    return {tuple(controllers.split(",")) if controllers else (): _whole(path) for _, controllers, path in rows}
+
+
+def _whole(path: str) -> str:
+    """The group that `delegation` divided when it set apart the one with this path, else that itself."""
+    above, _, name = path.rpartition("/")
+    return above or "/" if name.startswith(PREFIX) and name.endswith(APART) else path
 
 
 def _controllers(super_options: str, own_paths: dict[tuple[str, ...], str]) -> tuple[str, ...]:
     """Which of the hierarchies of /proc/self/cgroup a v1 mount is."""
     options = set(super_options.split(","))
     return next((names for names in own_paths if names and options.issuperset(names)), ("",))
+
+
+def check_moving(hierarchy: Hierarchy, group: str) -> None:
+    """Raises OSError where steps may not go from our own group to this one: in v2 that takes the right to write to what
+    is above both (cgroup-v2.rst, "Delegation Containment")."""
+    if hierarchy.is_v2:
+        common = os.path.commonpath((hierarchy.own_dir, os.path.dirname(group)))
+        os.close(os.open(f"{common}/cgroup.procs", os.O_WRONLY | os.O_CLOEXEC))
 
 
 def _remove_group(group: str) -> bool:
@@ -153,11 +169,11 @@ def sweep(own_dir: str) -> None:
     with contextlib.suppress(OSError):
         for name in os.listdir(own_dir):
             pid = name.removeprefix(PREFIX).partition("-")[0]
-            if name.startswith(PREFIX) and pid.isdigit() and not _is_running(pid):
+            if name.startswith(PREFIX) and pid.isdigit() and not is_running(pid):
                 _remove_tree(f"{own_dir}/{name}")
 
 
-def _is_running(pid: str) -> bool:
+def is_running(pid: str) -> bool:
     """Whether a process is there and no zombie, which one that was killed can stay for long (proc(5), stat)."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
@@ -170,6 +186,15 @@ def read(path: str) -> str:
     """The text of a control file. Raises OSError."""
     with open(path, encoding="ascii") as file:
         return file.read()
+
+
+def write(path: str, text: str) -> None:
+    """Write to a control file in one go. Raises OSError."""
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _remove_tree(group: str) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from builder.entitlements import HOST_NETWORK
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import syscalls
+from builder.sandbox.delegation import Room
 from builder.sandbox.network import BRIDGE, OwnNetwork, etc_mounts
 from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from builder.sandbox.spec import ExitStatus, Limits, Mount, ProcessSpec, RootMount
@@ -92,6 +93,7 @@ class Launcher:
         self._network_lock = threading.Lock()
         self._network_answers: socket.socket | None = None
         self._network: OwnNetwork | SandboxError | None = None
+        self._room = Room()
 
     def __enter__(self) -> Launcher:
         return self
@@ -190,6 +192,7 @@ class Launcher:
                 kind = RUN_INSECURE if spec.insecure else RUN
                 if spec.devices or _has_groups_of_its_own(spec):
                     kind = RUN_LIMITED
+                    self._room.make(spec)
                 self._request(Message(kind, step, _network_flags(spec), encode(wire_spec, placed), tuple(fds)))
             try:
                 return self._follow(step, ours, stubs, on_start)
@@ -216,6 +219,7 @@ class Launcher:
                 self._network_answers.close()
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(self._pid, 0)
+            self._room.give_back()
 
     def _request(self, message: Message) -> None:
         with self._lock:

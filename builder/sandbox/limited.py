@@ -3,8 +3,8 @@
     <hierarchy>/<our own group, or the chosen parent>/pybuild-<pid>-<random>-limited/<class>/<step>
 
 The limits of a whole build are the first one's, those of a step the last one's. In v2 only a group without processes
-hands controllers down: where ours has some, which is usual, the new one is made below the root of what is mounted. Runs
-under `python -I -S`.
+hands controllers down: where ours has some, which `delegation` could not set apart, the new one is made below the next
+above that does. Runs under `python -I -S`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,23 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import device_rules
-from builder.sandbox.cgroup import GUARDED, OPEN, PREFIX, Hierarchy, read, sweep
+from builder.sandbox.cgroup import GUARDED, OPEN, PREFIX, Hierarchy, check_moving, read, sweep, write
 from builder.sandbox.device_nodes import numbers_of
 from builder.sandbox.device_rules import DeviceRule
-from builder.sandbox.limits import apply, fill_cpuset, settings, write
+from builder.sandbox.limits import apply, fill_cpuset, settings
+from builder.sandbox.refusal import Refusal, refused
 from builder.sandbox.spec import Limits, ProcessSpec
 
 _RESTRICTING = {"blkio", "cpu", "cpuset", "memory", "pids"}
 _NAMES_IN_V2 = {"blkio": "io"}
 """Controllers go by their names in v1 otherwise."""
+_COUNTING = {"io", "memory"}
+"""What tells the peak and the transfers of a step, besides keeping limits."""
 
 
 def class_of(spec: ProcessSpec) -> str:
@@ -32,6 +36,17 @@ def class_of(spec: ProcessSpec) -> str:
     if spec.insecure or not spec.devices:
         return OPEN if spec.insecure else GUARDED
     return f"{GUARDED}{zlib.crc32(repr(spec.devices).encode('utf-8', 'replace')):08x}"
+
+
+def controllers_of(spec: ProcessSpec) -> set[str]:
+    """The controllers, by their names in v1, that keep the limits of a step and of its build."""
+    both = (*settings(spec.limits, is_v2=False), *settings(spec.build_limits, is_v2=False))
+    return {setting.controller for setting in both}
+
+
+def names_in_v2(controllers: Iterable[str]) -> set[str]:
+    """What v2 calls them."""
+    return {_NAMES_IN_V2.get(name, name) for name in controllers}
 
 
 class Limited(NamedTuple):
@@ -53,8 +68,7 @@ class LimitedGroups:
     def create(self, step: int, kind: str, spec: ProcessSpec) -> Limited:
         """New groups with the spec's limits, below its parent. Raises SandboxError for what cannot be set."""
         groups: list[str] = []
-        both = (*settings(spec.limits, is_v2=False), *settings(spec.build_limits, is_v2=False))
-        missing = {setting.controller for setting in both}
+        missing = controllers_of(spec)
         guarded = False
         try:
             for hierarchy in self._hierarchies:
@@ -92,24 +106,23 @@ class LimitedGroups:
 
     def _place(self, hierarchy: Hierarchy, kind: str, spec: ProcessSpec, controllers: set[str]) -> str:
         """The group of a class of steps, with these controllers for those below it."""
-        refused = "nothing there lets us"
+        wanted = names_in_v2(controllers) if hierarchy.is_v2 else set()
+        refusals: list[Refusal] = []
         for base in _bases(hierarchy, spec.cgroup_parent, controllers):
             top = f"{base}/{self._name}-limited"
             highest = hierarchy.root_dir if spec.cgroup_parent else base
             try:
+                check_moving(hierarchy, top)
                 for group in (*_ancestors(base, highest), top, f"{top}/{kind}"):
                     is_new = self._make(group, hierarchy)
                     if is_new and group == top:
                         _apply(spec.build_limits, hierarchy, controllers, top)
-                    _hand_down(group, controllers if hierarchy.is_v2 else set())
+                    _hand_down(group, wanted)
             except OSError as error:
-                refused = f"{base}: {os.strerror(error.errno or 0).lower()}"
+                refusals.append(Refusal(base, error.errno or 0, wanted - _offered(base)))
                 continue
             return f"{top}/{kind}"
-        raise SandboxError(
-            f"the control group of the step cannot be made: {refused}",
-            hint="name a group that holds no processes with --cgroup-parent, or leave out the limits",
-        )
+        raise refused(wanted or controllers, refusals)
 
     def _make(self, group: str, hierarchy: Hierarchy) -> bool:
         """Make a group for others to be in unless it is there. Raises OSError."""
@@ -133,7 +146,7 @@ def _bases(hierarchy: Hierarchy, parent: str, controllers: set[str]) -> list[str
     if parent:
         return [os.path.normpath(f"{hierarchy.root_dir}/{parent}")]
     if hierarchy.is_v2 and controllers:
-        return list(dict.fromkeys((hierarchy.own_dir, hierarchy.root_dir)))
+        return _ancestors(hierarchy.own_dir, hierarchy.root_dir)[::-1]
     return [hierarchy.own_dir]
 
 
@@ -153,18 +166,24 @@ def _apply(limits: Limits, hierarchy: Hierarchy, controllers: set[str], group: s
 
 def _hand_down(group: str, controllers: set[str]) -> None:
     """Let groups below one of v2 have controllers. Raises OSError, EBUSY where the group holds processes itself."""
-    names = {_NAMES_IN_V2.get(name, name) for name in controllers}
-    missing = names and names.difference(read(f"{group}/cgroup.subtree_control").split())
+    if not controllers:
+        return
+    missing = controllers.difference(read(f"{group}/cgroup.subtree_control").split())
     if missing:
+        missing |= _COUNTING & _offered(group)
         write(f"{group}/cgroup.subtree_control", " ".join(f"+{name}" for name in sorted(missing)))
 
 
 def _controllers(hierarchy: Hierarchy) -> set[str]:
     if not hierarchy.is_v2:
         return {*hierarchy.controllers}
+    offered = _offered(hierarchy.root_dir)
+    return offered | {name for name, other in _NAMES_IN_V2.items() if other in offered}
+
+
+def _offered(group: str) -> set[str]:
     with contextlib.suppress(OSError):
-        offered = {*read(f"{hierarchy.root_dir}/cgroup.controllers").split()}
-        return offered | {name for name, other in _NAMES_IN_V2.items() if other in offered}
+        return {*read(f"{group}/cgroup.controllers").split()}
     return set()
 
 

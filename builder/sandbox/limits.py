@@ -6,11 +6,12 @@ Sources: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/{memory,cpusets}.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import NamedTuple
 
 from builder.errors import SandboxError
-from builder.sandbox.cgroup import read
+from builder.sandbox.cgroup import read, write
 from builder.sandbox.spec import Limits
 
 _PERIOD = 100_000
@@ -20,18 +21,20 @@ _HINTS = {
     "blkio-weight": "the disk's I/O scheduler has to know weights: bfq, or io.cost of cgroup v2",
 }
 """What is missing where the kernel does not have a file."""
+_WHOLE_DISKS = "the kernel limits whole disks: name the disk that the partition is on"
 _UNFILLED = ("cpuset.cpus", "cpuset.mems")
 
 
 class Setting(NamedTuple):
     """One limit: how the user calls it, the controller that keeps it (by its name in v1), the file and what to write
-    there, and other files that some kernels have instead."""
+    there, and other files that some kernels have instead. Where one that is optional has no file, it is left."""
 
     name: str
     controller: str
     file: str
     value: str
     others: tuple[tuple[str, str], ...] = ()
+    is_optional: bool = False
 
 
 def settings(limits: Limits, *, is_v2: bool) -> list[Setting]:
@@ -67,13 +70,14 @@ def _memory(limits: Limits, is_v2: bool) -> list[Setting]:
     if limits.memory is not None:
         file = "memory.max" if is_v2 else "memory.limit_in_bytes"
         found.append(Setting("memory", "memory", file, str(limits.memory)))
-    if limits.memory_swap is not None:
+    # As much swap as memory unless it is said, as with Docker: what is swapped out would not count otherwise.
+    both = 2 * limits.memory if limits.memory_swap is None and limits.memory else limits.memory_swap
+    if both is not None:
         # One counts memory and swap together, the other swap alone.
-        own = limits.memory_swap - (limits.memory or 0)
-        value = str(own) if is_v2 else str(limits.memory_swap)
-        value = ("max" if is_v2 else "-1") if limits.memory_swap == -1 else value
+        value = str(both - (limits.memory or 0)) if is_v2 else str(both)
+        value = ("max" if is_v2 else "-1") if both == -1 else value
         file = "memory.swap.max" if is_v2 else "memory.memsw.limit_in_bytes"
-        found.append(Setting("memory-swap", "memory", file, value))
+        found.append(Setting("memory-swap", "memory", file, value, is_optional=limits.memory_swap is None))
     return found
 
 
@@ -106,13 +110,31 @@ def apply(setting: Setting, group_dir: str) -> None:
             refused = error
             break
         else:
+            if setting.controller == "cpuset":
+                _check_cpuset(setting, group_dir)
             return
     assert refused is not None
+    if setting.is_optional and isinstance(refused, FileNotFoundError):
+        return
     hint = _HINTS.get(setting.name) if isinstance(refused, FileNotFoundError) else None
+    hint = _WHOLE_DISKS if refused.errno == errno.ENODEV else hint
     reason = os.strerror(refused.errno or 0).lower()
     raise SandboxError(
         f"{setting.name}={setting.value} cannot be set: {setting.file}: {reason}", hint=hint
     ) from refused
+
+
+def _check_cpuset(setting: Setting, group_dir: str) -> None:
+    """In v2 a group may ask for what there is not, and gets the rest, or all that the group above has."""
+    path = f"{group_dir}/{setting.file}.effective"
+    if os.path.exists(path) and _members(effective := read(path).strip()) != _members(setting.value):
+        raise SandboxError(f"{setting.name}={setting.value} cannot be set: of these there are {effective} here")
+
+
+def _members(numbers: str) -> set[int]:
+    """Of a list like `0-2,4`."""
+    ranges = (part.partition("-") for part in numbers.split(",") if part)
+    return {each for low, _, high in ranges for each in range(int(low), int(high or low) + 1)}
 
 
 def fill_cpuset(group_dir: str) -> None:
@@ -131,12 +153,3 @@ def killed_for_memory(groups: tuple[str, ...]) -> bool:
                 if rows.get("oom_kill", "0") != "0":
                     return True
     return False
-
-
-def write(path: str, text: str) -> None:
-    """Write to a control file in one go. Raises OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, text.encode())
-    finally:
-        os.close(fd)

@@ -57,7 +57,8 @@ class RootMount(NamedTuple):
 class Limits(NamedTuple):
     """What the processes of a step may use together. Bytes, microseconds, lists such as `0-2,4`; None and "": no limit.
 
-    `memory_swap` is memory and swap together, -1 as much swap as there is; `cpu_shares` are weights as in cgroup v1.
+    `memory_swap` is memory and swap together, -1 as much swap as there is, None twice the memory where swap is counted;
+    `cpu_shares` are weights as in cgroup v1.
     """
 
     memory: int | None = None

@@ -40,7 +40,7 @@ def usage(groups: Iterable[str], process: resource.struct_rusage) -> Usage:
         process.ru_oublock * _SECTOR,
     )
     for group in groups:
-        found = found._replace(**_processor(group), **_memory(group), **_transferred(group))
+        found = found._replace(**_processor(group), **_memory(group), **_transferred(group, found))
     return found
 
 
@@ -62,12 +62,11 @@ def _memory(group: str) -> dict[str, Any]:
     return {}
 
 
-def _transferred(group: str) -> dict[str, Any]:
-    """Bytes of all devices: `8:0 rbytes=1 wbytes=2 …`. In v1 what is written back later counts for nobody's group."""
-    if not os.path.exists(f"{group}/io.stat"):
-        return {}
+def _transferred(group: str, process: Usage) -> dict[str, Any]:
+    """Bytes of all devices: `8:0 rbytes=1 wbytes=2 …`. What is written back later is not among them yet, but counts for
+    the process that wrote it."""
     fields = [field.partition("=") for line in _lines(f"{group}/io.stat") for field in line.split()[1:]]
-    return {name: _sum(fields, key) for name, key in (("read", "rbytes"), ("written", "wbytes"))}
+    return {"read": max(_sum(fields, "rbytes"), process.read), "written": max(_sum(fields, "wbytes"), process.written)}
 
 
 def _sum(fields: list[tuple[str, str, str]], key: str) -> int:
