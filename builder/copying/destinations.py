@@ -6,6 +6,7 @@ import os
 from typing import BinaryIO, NamedTuple
 
 from builder.copying.content import Content, Stream
+from builder.copying.referrers import layout_entry
 from builder.copying.words import Place
 from builder.errors import BuildError
 from builder.export.archive import write_archive, write_layout
@@ -19,6 +20,8 @@ from builder.image.register import register
 from builder.image.stored import put_document, tag_image, with_config
 from builder.registry.client import RegistryClient
 from builder.registry.push import Document, Pusher, push_documents
+from builder.registry.referrers import push_referrer
+from builder.registry.repository import Repository
 from builder.registry.transfers import OnTransfer
 from cache.digest import Digest
 from cache.store import Store
@@ -57,7 +60,20 @@ def _to_registry(content: Content, name: ImageName, tools: Tools) -> None:
         raise BuildError(f"{name.familiar}: what is copied has the digest {top.descriptor.digest}")
     documents = [Document(document.descriptor.media_type, document.raw) for document in below]
     tags = () if name.digest else (name.tag,)
+    _push_referrers(content, repository)  # whoever sees the tag finds the signatures
     push_documents(repository, [*documents, Document(top.descriptor.media_type, top.raw, tags)])
+
+
+def _push_referrers(content: Content, repository: Repository) -> None:
+    for attached in content.referrers:
+        *below, top = attached.content.documents
+        tags = (attached.referrer.tag,) if attached.referrer.tag else ()
+        documents = [Document(document.descriptor.media_type, document.raw) for document in below]
+        push_documents(repository, documents)
+        if tags:
+            push_documents(repository, [Document(top.descriptor.media_type, top.raw, tags)])
+        else:
+            push_referrer(repository, top.raw, top.descriptor.media_type)
 
 
 def _to_store(content: Content, name: ImageName, store: Store) -> None:
@@ -92,15 +108,21 @@ def _to_files(content: Content, place: Place, tools: Tools) -> None:
     if place.transport == "docker-archive":
         archive = _docker_archive(content, place.tag)
     else:
-        configs = {manifest.config.digest: content.read(manifest.config) for manifest in content.manifests}
-        documents = {document.descriptor.digest: document.raw for document in content.documents}
-        layers = {layer.digest: layer.size for manifest in content.manifests for layer in manifest.layers}
-        archive = Archive(content.top.descriptor, {**configs, **documents}, layers, (), None, place.tag)
+        archive = _layout(content, place.tag)
     if place.transport == "oci":
         write_layout(archive, _ByDigest(content), path)
         return
     with open_destination(path, tools.stdout) as sink:
         write_archive([archive], _ByDigest(content), sink)
+
+
+def _layout(content: Content, tag: str) -> Archive:
+    configs = {manifest.config.digest: content.read(manifest.config) for manifest in content.manifests}
+    attached = [document for each in content.referrers for document in each.content.documents]
+    documents = {document.descriptor.digest: document.raw for document in (*content.documents, *attached)}
+    layers = {blob.digest: blob.size for blob in content.blobs() if blob.digest not in configs}
+    others = tuple([layout_entry(each.referrer) for each in content.referrers])
+    return Archive(content.top.descriptor, {**configs, **documents}, layers, (), None, tag, others)
 
 
 def _docker_archive(content: Content, name: str) -> Archive:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+from functools import partial
 from typing import cast
 
 from builder.copying.content import ImageSource, Stream
+from builder.copying.referrers import referrers_in
 from builder.copying.words import Place
 from builder.errors import BuildError
 from builder.export.pack import Compression, pack_stored
@@ -18,6 +20,8 @@ from builder.image.select import ReadDocument, find_entry
 from builder.image.stored import read_images, require_record
 from builder.registry.client import RegistryClient
 from builder.registry.errors import RegistryError
+from builder.registry.neighbours import remember
+from builder.registry.referrers import find_referrers
 from builder.registry.repository import Repository
 from cache.blobs import BlobReader
 from cache.compression import MAGIC_SIZE, detect
@@ -37,15 +41,15 @@ _DOCUMENTS = (MEDIA_INDEX, MEDIA_MANIFEST, MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANI
 def open_source(place: Place, store: Store, client: RegistryClient, cwd: str) -> ImageSource:
     """What is at a place that needs no other program. BuildError, CacheError."""
     if place.transport == "docker":
-        return _registry(place, client)
+        return _registry(place, client, store)
     if place.transport == "store":
         return _stored(place, store)
     path = os.path.join(cwd, place.where)
     return _layout(place, path) if place.transport == "oci" else _archive(place, path, store)
 
 
-def _registry(place: Place, client: RegistryClient) -> ImageSource:
-    """The first place of the configuration that has it."""
+def _registry(place: Place, client: RegistryClient, store: Store) -> ImageSource:
+    """The first place of the configuration that has it. Its neighbours may borrow the blobs."""
     failure: RegistryError | None = None
     for repository, reference in client.places(place.where):
         try:
@@ -53,7 +57,9 @@ def _registry(place: Place, client: RegistryClient) -> ImageSource:
         except RegistryError as error:
             failure = error
             continue
-        return ImageSource([top.descriptor], _reader(repository, top.descriptor, top.raw), repository.open_blob)
+        read = _reader(repository, top.descriptor, top.raw)
+        referrers, on_blobs = partial(find_referrers, repository), partial(remember, store, repository.endpoint)
+        return ImageSource([top.descriptor], read, repository.open_blob, referrers, on_blobs)
     assert failure is not None, "a name leads somewhere"
     raise failure
 
@@ -99,7 +105,7 @@ def _layout(place: Place, path: str) -> ImageSource:
         raw = cast(io.BufferedReader, layout.open_blob(blob.digest)).detach()
         return BlobReader(cast(io.FileIO, raw), blob.digest)
 
-    return ImageSource(entries, layout.read, open_blob)
+    return ImageSource(entries, layout.read, open_blob, partial(referrers_in, layout.index, layout.read))
 
 
 def _archive(place: Place, path: str, store: Store) -> ImageSource:
@@ -119,8 +125,9 @@ def _archive(place: Place, path: str, store: Store) -> ImageSource:
     if place.transport == "oci-archive" or INDEX_FILE in archive.documents:
         if INDEX_FILE not in archive.documents:
             raise BuildError(f"{place} is no OCI archive", hint=f"docker-archive:{place.where} may be right")
-        entries = find_entry(parse_index(archive.documents[INDEX_FILE], str(place)), place.tag or None)
-        return ImageSource(entries, read, open_blob)
+        index = parse_index(archive.documents[INDEX_FILE], str(place))
+        entries = find_entry(index, place.tag or None)
+        return ImageSource(entries, read, open_blob, partial(referrers_in, index, read))
 
     def kind(digest: Digest) -> str:
         with store.blobs.open(digest) as reader:
