@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from builder.commands import Environment, registry_options
+from builder.copying.attach import Attachment, attach, parse_attachments
 from builder.errors import BuildError, UsageError
-from builder.export.attach import Attachment, attach, parse_attachments
 from builder.export.pack import Compression, pack_stored
 from builder.export.push import ImagePush, destinations
 from builder.export.stored import plan_stored

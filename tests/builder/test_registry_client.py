@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from builder.image.manifest import Manifest, encode_manifest
+from builder.image.referrer import referrers_tag
 from builder.registry.client import RegistryClient
 from builder.registry.errors import NotFoundError, RegistryError, UnreachableError, WrongContentError
-from builder.registry.referrers import list_referrers, push_referrer, referrers_tag
+from builder.registry.referrers import list_referrers, push_referrer
 from builder.registry.repository import Repository
 from cache.descriptor import MEDIA_CONFIG, MEDIA_LAYER_GZIP, MEDIA_MANIFEST, Descriptor
 from cache.digest import sha256_bytes
@@ -112,8 +113,8 @@ def test_referrers_are_listed_by_tag_where_there_is_no_list(repository: Reposito
         }
         digests.append(push_referrer(repository, json.dumps(document).encode(), MEDIA_MANIFEST))
     found = list_referrers(repository, image.digest)
-    assert [each.descriptor.digest for each in found] == digests
-    assert found[0].descriptor.annotations == {"kind": "example/signature"}
+    assert [each.digest for each in found] == digests
+    assert found[0].annotations == {"kind": "example/signature"}
     assert [each.artifact_type for each in list_referrers(repository, image.digest, "example/sbom")] == ["example/sbom"]
     assert referrers_tag(image.digest) in repository.tags()
     assert list_referrers(repository, sha256_bytes(b"nobody")) == []
