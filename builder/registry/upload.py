@@ -26,6 +26,8 @@ _MOUNTS = 4
 _READ = 1 << 18
 _LOST = frozenset((400, 404, 409, 416))
 """What a registry says of an upload that it does not know, or not at this place."""
+_TRIES = 3
+"""Of a blob that the registry says came with the wrong digest."""
 _WRONG_DIGEST = "DIGEST_INVALID"
 
 
@@ -75,6 +77,7 @@ class BlobUpload:
         self._location = ""
         self._offset = 0
         self._chunk = 0
+        self._wrong = 0
 
     def run(self, mount_from: Iterable[str] = ()) -> Uploaded:
         """Bring the blob there. RegistryError when the registry does not take it. Idempotent."""
@@ -135,8 +138,12 @@ class BlobUpload:
             self._chunk = CHUNK
             self._location = ""
             return
-        is_wrong = _WRONG_DIGEST in str(error)
-        if is_wrong or (not isinstance(error, UnreachableError) and error.status not in _LOST):
+        if _WRONG_DIGEST in str(error):
+            self._wrong += 1
+            if self._wrong >= _TRIES:
+                error.hint = "the registry, or a proxy on the way, is damaged"
+                raise error
+        elif not isinstance(error, UnreachableError) and error.status not in _LOST:
             raise error
         if error.status in _LOST:
             self._location = ""

@@ -155,6 +155,9 @@ WRITE_FAULTS = {
     "too large": Fault(status=413),
     "forgotten": Fault(status=404),
     "elsewhere": Fault(status=416),
+    "slow": Fault(delay=0.1),
+    "wrong": Fault(flip_request=True),
+    "short": Fault(end_request=700),
 }
 
 
@@ -204,6 +207,38 @@ def test_a_server_that_stays_out_of_order_is_named(repository: Repository, proxy
         repository.manifest("v1")
     assert raised.value.hint == "the registry asks to wait 3600 s"
     assert len(proxy.passed) <= 2  # an hour is not waited for
+
+
+def test_a_manifest_that_arrives_as_another_one(repository: Repository, proxy: FaultProxy) -> None:
+    layer = blob_of(b"layer")
+    repository.upload(layer, opener(b"layer"))
+    raw = encode_manifest(Manifest(repository.upload_bytes(b'{"x": 1}', MEDIA_CONFIG), (layer,), {"a": "b"}))
+    spoilt = raw.replace(b'"b"', b'"c"')
+    proxy.once("PUT", "/manifests/", Fault(status=201, headers={"Docker-Content-Digest": sha256_bytes(spoilt)}))
+    repository.put_manifest(raw, MEDIA_MANIFEST, "spoilt")
+    assert repository.manifest("spoilt").raw == raw
+    wrong = Fault(status=201, headers={"Docker-Content-Digest": sha256_bytes(spoilt)})
+    proxy.rule = lambda method, _path: wrong if method == "PUT" else None
+    with pytest.raises(WrongContentError, match="stored manifest"):
+        repository.put_manifest(raw, MEDIA_MANIFEST, "spoilt")
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_uploads_are_redirected_to_another_host(
+    repository: Repository, proxy: FaultProxy, plain: Registry, method: str, size: int
+) -> None:
+    content = random.randbytes(size)
+    blob = blob_of(content)
+    with fault_proxy(plain) as elsewhere:
+        proxy.rule = lambda verb, path: (
+            Fault(status=307, headers={"Location": f"http://{elsewhere.address}{path}"})
+            if verb == method and "/blobs/" in path
+            else None
+        )
+        assert repository.upload(blob, opener(content)).how == "sent"
+        assert bool(elsewhere.passed) == (method != "PATCH" or size == LARGE)
+    assert blob.digest in plain.blobs()
 
 
 def test_documents_have_a_limit(repository: Repository, proxy: FaultProxy, plain: Registry) -> None:

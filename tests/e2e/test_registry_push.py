@@ -160,6 +160,24 @@ def test_a_network_at_its_worst(
     assert project.ok("run", "--rm", plain.name(name), "cat", "/made").stdout == "made\n"
 
 
+@pytest.mark.parametrize("fault", [Fault(flip_request=True), Fault(end_request=500)], ids=["wrong", "short"])
+def test_bytes_that_get_lost_or_spoilt(
+    project: Pybuild, based: list[str], plain: Registry, proxy: FaultProxy, fault: Fault
+) -> None:
+    """The registry notices; and says so, when it never gets better."""
+    left = [fault] * 2
+    proxy.rule = lambda method, path: left.pop() if left and method in ("PATCH", "PUT") and "/blobs/" in path else None
+    name = f"spoilt-{int(fault.flip_request)}:1"
+    build(project, based, "-t", proxy.name(name), "--push")
+    assert left == []
+    assert project.ok("copy", "-q", f"docker://{plain.name(name)}", "oci:checked:1").returncode == 0
+    proxy.rule = lambda method, path: Fault(flip_request=True) if method == "PUT" and "/blobs/" in path else None
+    project.write(small="other")
+    done = project("build", *based, "-t", proxy.name(name), "--push", ".")
+    assert done.returncode == 1
+    assert "DIGEST_INVALID" in done.stderr and "hint: the registry, or a proxy on the way" in done.stderr
+
+
 def test_a_refusal_is_explained(project: Pybuild, based: list[str], plain: Registry, proxy: FaultProxy) -> None:
     proxy.rule = lambda method, _path: Fault(status=403) if method == "POST" else None
     done = project("build", *based, "-t", proxy.name("refused:1"), "--push", ".")
