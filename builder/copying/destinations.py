@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from builder.copying.content import Content, Stream
@@ -14,9 +15,11 @@ from builder.export.archiveplan import Archive, plan_archive
 from builder.export.file import open_destination
 from builder.export.pack import PackedImage
 from builder.image.document import parse_document
+from builder.image.manifest import Index, parse_manifest
 from builder.image.names import ImageName, parse_name
 from builder.image.platform import platform_of
 from builder.image.register import register
+from builder.image.select import is_image
 from builder.image.stored import put_document, tag_image, with_config
 from builder.registry.client import RegistryClient
 from builder.registry.push import Document, Pusher, push_documents
@@ -77,18 +80,24 @@ def _push_referrers(content: Content, repository: Repository) -> None:
 
 
 def _to_store(content: Content, name: ImageName, store: Store) -> None:
-    if len(content.manifests) != 1:
-        raise BuildError("the local store keeps one platform of an image", hint="leave out --all")
-    manifest, document = content.manifests[0], content.top
-    config_raw = content.read(manifest.config)
-    image = with_config(document.descriptor.digest, manifest, config_raw)
-    for layer in manifest.layers:
-        if store.blobs.size(layer.digest) != layer.size:
-            with content.open(layer) as stream:
-                store.blobs.put(iter(lambda: stream.read(_CHUNK), b""), expected=layer.digest)
-    put_document(store, config_raw)
-    register(store, image, document.raw, config_raw)
-    tag_image(store, image.manifest_digest, image.config_digest, [name])
+    *below, top = content.documents
+    index = parse_manifest(top.raw)
+    entries = index.manifests if isinstance(index, Index) else ()
+    if len(entries) != len(below) or not all(is_image(entry) for entry in entries):
+        hint = "copy one platform, without --all"
+        raise BuildError("the local store takes only images in an index, no attestations and no indexes", hint=hint)
+    for document, manifest in zip(below or [top], content.manifests, strict=True):
+        config_raw = content.read(manifest.config)
+        image = with_config(document.descriptor.digest, manifest, config_raw)
+        for layer in manifest.layers:
+            if store.blobs.size(layer.digest) != layer.size:
+                with content.open(layer) as stream:
+                    store.blobs.put(iter(partial(stream.read, _CHUNK), b""), expected=layer.digest)
+        register(store, image, document.raw, config_raw)
+    if below:
+        put_document(store, top.raw)
+    digest = top.descriptor.digest
+    tag_image(store, digest, digest if below else content.manifests[0].config.digest, [name])
 
 
 class _ByDigest:
