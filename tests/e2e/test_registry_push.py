@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,29 @@ def test_a_network_at_its_worst(
     build(project, based, "-t", proxy.name(name), "--push")
     assert project.ok("pull", "-q", plain.name(name)).returncode == 0
     assert project.ok("run", "--rm", plain.name(name), "cat", "/made").stdout == "made\n"
+
+
+def test_a_killed_push_sends_no_blob_twice(project: Pybuild, based: list[str], proxy: FaultProxy) -> None:
+    """Killed at whatever moment: what the registry has got completely is not sent again."""
+    name = proxy.name("killed:1")
+    build(project, based, "-t", name)
+    proxy.rule = lambda _method, _path: Fault(delay=0.05)
+    kills = 0
+    for number in range(6):
+        seen, deadline = len(proxy.passed), time.monotonic() + 30
+        process = subprocess.Popen(
+            project.argv("push", name), env=project.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while len(proxy.exchanges) <= seen + number * 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        kills += process.wait() < 0
+    assert kills > 1
+    project.ok("push", name)
+    sent = [
+        each.path.rpartition("digest=")[2] for each in proxy.passed if "digest=" in each.path and each.status == 201
+    ]
+    assert len(sent) == len(set(sent)) >= 3
 
 
 @pytest.mark.parametrize("fault", [Fault(flip_request=True), Fault(end_request=500)], ids=["wrong", "short"])
