@@ -12,7 +12,7 @@ from typing import Any
 
 from builder.commands import Environment, registry_options
 from builder.image.describe import inspect_document, layer_sizes
-from builder.image.names import familiar_parts, parse_name
+from builder.image.names import familiar_parts
 from builder.image.path import follow, parse_path, show
 from builder.image.stored import platforms_of, require_image, require_record
 from cache.digest import Digest
@@ -57,7 +57,7 @@ def _described(store: Store, text: str, args: argparse.Namespace, env: Environme
     from builder.registry.client import RegistryClient
 
     with RegistryClient(env.environ, insecure=not args.tls_verify) as client:
-        return describe_remote(store, client, parse_name(text.removeprefix(_REMOTE)), args.platform)
+        return describe_remote(store, client, text.removeprefix(_REMOTE), args.platform)
 
 
 def _document(store: Store, text: str, platform: str) -> dict[str, Any]:

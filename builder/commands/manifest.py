@@ -78,7 +78,9 @@ def _create(store: Store, args: argparse.Namespace, env: Environment) -> None:
 
 def _found(store: Store, image: str) -> Sequence[Descriptor]:
     if find_record(store, image) is None:
-        hint = f"bring it here: pybuild pull {image} (--platform OS/ARCH says which of several)"
+        hint = (
+            f"bring it here: pybuild pull {image}, or for all platforms pybuild copy -a docker://{image} store:{image}"
+        )
         raise BuildError(f"no such image: {image!r}", hint=hint)
     return entries_of(store, image)
 

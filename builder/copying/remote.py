@@ -9,7 +9,7 @@ from builder.copying.sources import open_source
 from builder.copying.words import Place
 from builder.image.describe import inspect_document
 from builder.image.manifest import Index, parse_manifest, require_image_type
-from builder.image.names import ImageName
+from builder.image.names import parse_name
 from builder.image.platform import host_platform, platform_of
 from builder.image.select import is_image
 from builder.image.stored import with_config
@@ -18,10 +18,11 @@ from cache.digest import Digest
 from cache.store import Store
 
 
-def describe_remote(store: Store, client: RegistryClient, name: ImageName, platform: str) -> dict[str, Any]:
-    """The document of `inspect`, with sizes as the registry has the layers; nothing is put into the store. BuildError,
-    RegistryError."""
-    source = open_source(Place("docker", str(name)), store, client, cwd="")
+def describe_remote(store: Store, client: RegistryClient, text: str, platform: str) -> dict[str, Any]:
+    """The document of `inspect` for a name, with sizes as the registry has the layers; no image is put into the store.
+    BuildError, RegistryError."""
+    name = parse_name(text)
+    source = open_source(Place("docker", text), store, client, cwd="")
     content = gather(source, name.familiar, platform or host_platform(), every_platform=False)
     [manifest], top = content.manifests, content.top.descriptor.digest
     require_image_type(manifest, name.familiar)
