@@ -207,7 +207,8 @@ def test_login_and_logout(pybuild: Pybuild, locked: Registry, tmp_path: Path) ->
     env = {"DOCKER_CONFIG": str(config.parent)}
     words = ("login", "-u", USER, "--password-stdin", locked.address)
     failed = pybuild(*words, env=env, stdin=None, input="wrong\n")
-    assert failed.returncode == 1 and "401" in failed.stderr and "wrong" not in failed.stderr
+    assert failed.returncode == 1 and "does not take these credentials" in failed.stderr
+    assert "401" in failed.stderr and "wrong" not in failed.stderr and "hint" not in failed.stderr
     done = pybuild.ok(*words, env=env, stdin=None, input=f"{PASSWORD}\n")
     assert done.stdout == "Login Succeeded\n"
     assert PASSWORD not in done.stdout + done.stderr
