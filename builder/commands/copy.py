@@ -2,8 +2,8 @@
 
 Manifests and blobs go over as they are, so digests stay what they were. Places are spelt as skopeo spells them:
 docker://NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME], store:NAME for the local store, and
-through skopeo docker-daemon:NAME:TAG and containers-storage:NAME. Registries and OCI layouts have signatures, SBOMs and
-whatever else refers to an image, which `--referrers` takes along.
+through skopeo docker-daemon:NAME:TAG and containers-storage:NAME; FILE may be - for standard input and output.
+Registries and OCI layouts have signatures, SBOMs and whatever else refers to an image, which `--referrers` takes along.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("-a", "--all", action="store_true", help="copy every platform of an index, not only one")
     add("--platform", default="", metavar="OS/ARCH", help="which of several (default: this machine's)")
     which = "take along what refers to the image, of any artifact type or of this one"
-    add("--referrers", metavar="TYPE", help=f"{which} (--referrers alone: of any)")
+    add("--referrers", metavar="=TYPE", help=f"{which} (--referrers alone: of any)")
     registry_options.add_progress(parser)
     registry_options.add_tls_verify(parser)
 
@@ -63,7 +63,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             content = with_referrers(opened, content, args.referrers)
         opened.on_blobs([blob.digest for blob in content.blobs()])
         write_content(content, writable, Tools(store, client, transfers, env.stdout_bytes, env.cwd))
-    env.stdout.write(f"{content.top.descriptor.digest}\n")
+    told = env.stderr if dest.is_stream else env.stdout
+    told.write(f"{content.top.descriptor.digest}\n")
     return 0
 
 

@@ -11,7 +11,7 @@ from builder.errors import BuildError, UsageError
 from builder.export.pack import Compression, pack_stored
 from builder.export.push import ImagePush, destinations
 from builder.export.stored import plan_stored
-from builder.image.names import ImageName, parse_name, parse_names
+from builder.image.names import ImageName, at_registry, parse_name, parse_names
 from builder.image.stored import read_images, require_record
 from builder.registry.client import RegistryClient
 from builder.registry.transfers import OnTransfer
@@ -104,7 +104,8 @@ def _attach(
 def _wanted(args: argparse.Namespace, store: Store) -> list[tuple[str, tuple[ImageName, ...]]]:
     """The images to push, each with the names that it gets."""
     if not args.all_tags:
-        return [(args.image, parse_names(args.dest) if args.dest else (own_name(args.image),))]
+        names = parse_names([at_registry(dest) for dest in args.dest])
+        return [(args.image, names or (own_name(args.image),))]
     if args.dest:
         raise UsageError("--all-tags pushes every tag where its name says", hint="leave out the other names")
     repository = parse_name(args.image).repository

@@ -16,6 +16,8 @@ from builder.image.select import MAX_INDEX_DEPTH, platforms_in, select_manifest
 from cache.descriptor import Descriptor
 from cache.digest import Digest
 
+MAX_REFERRERS = 1000
+"""Their manifests are in memory all together."""
 FindReferrers: TypeAlias = Callable[[Digest, str], Sequence[Referrer]]
 """Returns what refers to a manifest, of one artifact type ("": of any)."""
 
@@ -104,8 +106,13 @@ def with_referrers(source: ImageSource, content: Content, artifact_type: str = "
     subjects = [document.descriptor.digest for document in content.documents]
     for _ in range(MAX_INDEX_DEPTH):
         listed = [each for subject in subjects for each in source.referrers(subject, artifact_type)]
-        new = {(each.descriptor.digest, each.tag): each for each in listed}
-        attached = {key: Attached(_whole(source, new[key].descriptor), new[key]) for key in new if key not in found}
+        named = {(each.descriptor.digest, each.tag): each for each in listed}
+        new = {key: each for key, each in named.items() if key not in found}
+        if len(found) + len(new) > MAX_REFERRERS:
+            raise BuildError(
+                f"more than {MAX_REFERRERS} manifests refer to the image", hint="--referrers=TYPE takes some"
+            )
+        attached = {key: Attached(_whole(source, each.descriptor), each) for key, each in new.items()}
         if not attached:
             return content._replace(referrers=tuple(found.values()))
         found |= attached

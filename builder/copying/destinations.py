@@ -53,14 +53,14 @@ def write_content(content: Content, place: Place, tools: Tools) -> None:
 
 
 def _to_registry(content: Content, name: ImageName, tools: Tools) -> None:
+    *below, top = content.documents
+    if name.digest and name.digest != top.descriptor.digest:
+        raise BuildError(f"{name.familiar}: what is copied has the digest {top.descriptor.digest}")
     repository = tools.client.repository(name.repository, may_push=True)
     with Pusher(tools.store, repository, cancel=tools.client.cancel, on_transfer=tools.on_transfer) as pusher:
         pusher.open = content.open
         for blob in content.blobs():
             pusher.blob(blob)
-    *below, top = content.documents
-    if name.digest and name.digest != top.descriptor.digest:
-        raise BuildError(f"{name.familiar}: what is copied has the digest {top.descriptor.digest}")
     documents = [Document(document.descriptor.media_type, document.raw) for document in below]
     tags = () if name.digest else (name.tag,)
     _push_referrers(content, repository)  # whoever sees the tag finds the signatures
@@ -113,7 +113,7 @@ class _ByDigest:
 
 
 def _to_files(content: Content, place: Place, tools: Tools) -> None:
-    path = os.path.join(tools.cwd, place.where)
+    path = place.where if place.is_stream else os.path.join(tools.cwd, place.where)
     if place.transport == "docker-archive":
         archive = _docker_archive(content, place.tag)
     else:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import cast
 
@@ -16,7 +19,9 @@ from builder.export.stored import plan_stored
 from builder.image.archive import read_archive
 from builder.image.layout import INDEX_FILE, Layout, parse_index, verified
 from builder.image.listing import docker_listed
-from builder.image.select import ReadDocument, find_entry
+from builder.image.manifest import Index
+from builder.image.names import parse_name
+from builder.image.select import ReadDocument, find_entry, names_of
 from builder.image.stored import read_images, require_record
 from builder.registry.client import RegistryClient
 from builder.registry.errors import RegistryError
@@ -97,9 +102,7 @@ def _stored(place: Place, store: Store) -> ImageSource:
 def _layout(place: Place, path: str) -> ImageSource:
     layout = Layout(path)
     layout.check_version()
-    entries = find_entry(layout.index, place.tag or None)
-    if not entries:
-        raise BuildError(f"{place}: no such image", hint="oci:DIR:TAG names one by its tag")
+    entries = _entries(layout.index, place)
 
     def open_blob(blob: Descriptor) -> BlobReader:
         raw = cast(io.BufferedReader, layout.open_blob(blob.digest)).detach()
@@ -108,10 +111,21 @@ def _layout(place: Place, path: str) -> ImageSource:
     return ImageSource(entries, layout.read, open_blob, partial(referrers_in, layout.index, layout.read))
 
 
+def _entries(index: Index, place: Place) -> Sequence[Descriptor]:
+    """What a tag means in a layout, or a name in an archive of docker's that is a layout, too."""
+    found = find_entry(index, place.tag or None)
+    if not found and place.transport == "docker-archive":
+        found = find_entry(index, str(parse_name(place.tag)))
+    if not found:
+        tags = ", ".join(sorted({name for entry in index.manifests for name in names_of(entry)}))
+        raise BuildError(f"{place}: no such image", hint=f"there is {tags}" if tags else "nothing there has a tag")
+    return found
+
+
 def _archive(place: Place, path: str, store: Store) -> ImageSource:
     """An archive is read once from the start to the end, so its blobs go through the store."""
     try:
-        with open(path, "rb", buffering=0) as file:
+        with nullcontext(sys.stdin.buffer) if place.is_stream else open(path, "rb", buffering=0) as file:
             archive = read_archive(file, store.blobs, str(place))
     except OSError as error:
         raise BuildError(f"{place} cannot be read: {(error.strerror or str(error)).lower()}") from error
@@ -126,7 +140,7 @@ def _archive(place: Place, path: str, store: Store) -> ImageSource:
         if INDEX_FILE not in archive.documents:
             raise BuildError(f"{place} is no OCI archive", hint=f"docker-archive:{place.where} may be right")
         index = parse_index(archive.documents[INDEX_FILE], str(place))
-        entries = find_entry(index, place.tag or None)
+        entries = _entries(index, place)
         return ImageSource(entries, read, open_blob, partial(referrers_in, index, read))
 
     def kind(digest: Digest) -> str:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from builder.copying.content import Content, Document, FindReferrers, ImageSource, with_referrers
+from builder.errors import BuildError
 from builder.image.manifest import Index, Manifest, encode_manifest
+from builder.image.referrer import Referrer
 from builder.registry.client import RegistryClient
 from builder.registry.errors import RegistryError
 from builder.registry.referrers import list_referrers, push_referrer
@@ -143,3 +146,23 @@ def test_referrers(repository: Repository, strict: OciRegistry, lists: bool) -> 
     assert [each.annotations for each in found] == [{"number": str(number)} for number in range(5)]
     assert [each.digest for each in list_referrers(repository, subject.digest, "example/kind1")] == pushed[1::2]
     assert any(tag.startswith("sha256-") for tag in repository.tags()) != lists
+
+
+def test_too_many_referrers_are_not_taken_along() -> None:
+    """Nor are those that refer to each other without an end."""
+    image = Document(Descriptor(MEDIA_MANIFEST, sha256_bytes(b"image"), 5), b"image")
+    raw = encode_manifest(Manifest(Descriptor(MEDIA_CONFIG, sha256_bytes(b""), 0), ()))
+
+    def read(_descriptor: Descriptor) -> bytes:
+        return raw
+
+    def referrers(count: int) -> FindReferrers:
+        return lambda digest, _type: [
+            Referrer(Descriptor(MEDIA_MANIFEST, sha256_bytes(f"{digest}{number}".encode()), len(raw)))
+            for number in range(count)
+        ]
+
+    content = Content((image,), (), pytest.fail, read)
+    for count, message in ((1, "nested more than"), (1001, "more than 1000")):
+        with pytest.raises(BuildError, match=message):
+            with_referrers(ImageSource([], read, pytest.fail, referrers(count)), content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -59,6 +60,20 @@ def test_others_read_what_is_copied(pybuild: Pybuild, image: str, tmp_path: Path
     run("skopeo", "copy", "-q", f"oci:{tmp_path}/layout:tag", f"docker-archive:{tmp_path}/theirs.tar:theirs:1")
     copy(pybuild, f"docker-archive:{tmp_path}/theirs.tar:theirs:1", "store:theirs:1")
     assert pybuild.ok("run", "--rm", "theirs:1").stdout == "made\n"
+
+
+@pytest.mark.parametrize("transport", ["oci-archive", "docker-archive"])
+def test_archives_are_streams(pybuild: Pybuild, image: str, transport: str) -> None:
+    command = pybuild.argv("copy", "-q", f"docker://{image}", f"{transport}:-:piped:1")
+    written = subprocess.run(command, env=pybuild.environment(), capture_output=True, check=True)
+    assert written.stderr.startswith(b"sha256:")  # the digest, beside the archive
+    command = pybuild.argv("copy", "-q", f"{transport}:-:piped:1", "store:piped:1")
+    read = subprocess.run(command, env=pybuild.environment(), input=written.stdout, capture_output=True, check=True)
+    assert read.stdout == written.stderr
+    assert pybuild.ok("run", "--rm", "piped:1").stdout == "made\n"
+    command[-2] = f"{transport}:-:other:1"
+    failed = subprocess.run(command, env=pybuild.environment(), input=written.stdout, capture_output=True, check=False)
+    assert failed.returncode == 1 and b"no such image" in failed.stderr and b"piped:1" in failed.stderr
 
 
 def test_all_platforms(pybuild: Pybuild, plain: Registry, proxy: FaultProxy, tmp_path: Path) -> None:
@@ -140,6 +155,7 @@ def test_from_registry_to_registry_through_a_bad_network(pybuild: Pybuild, image
         (("oci-archive:nothing", "store:x"), 1, "no such file"),
         (("store:nothing", "oci:x"), 1, "no such image"),
         (("docker://127.0.0.1:1/x", "oci:x"), 1, "connection refused"),
+        (("docker-archive:-", "oci:x"), 1, "is not an image archive"),
     ],
 )
 def test_errors(pybuild: Pybuild, words: tuple[str, str], code: int, message: str) -> None:

@@ -134,7 +134,9 @@ def test_push_of_the_store(project: Pybuild, based: list[str], plain: Registry) 
     assert [line.partition(": digest: ")[0] for line in lines] == [plain.name("stored:1"), plain.name("stored:2")]
     digest = lines[0].rpartition(" ")[2]
     assert project.ok("push", "-q", plain.name("stored:1"), plain.name("other:x")).stdout == f"{digest}\n"
-    assert project.ok("pull", "-q", plain.name("other:x")).stdout == f"{digest}\n"
+    assert project.ok("push", "-q", plain.name("stored:1"), f"docker://{plain.name('other:y')}").stdout == f"{digest}\n"
+    for name in (plain.name("other:x"), f"docker://{plain.name('other:y')}"):
+        assert project.ok("pull", "-q", name).stdout == f"{digest}\n"
 
 
 FAULTS = {
