@@ -104,7 +104,7 @@ def with_referrers(source: ImageSource, content: Content, artifact_type: str = "
     ones of an artifact type, if it is given."""
     found: dict[tuple[Digest, str], Attached] = {}
     subjects = [document.descriptor.digest for document in content.documents]
-    for _ in range(MAX_INDEX_DEPTH):
+    for _ in range(MAX_INDEX_DEPTH + 1):
         listed = [each for subject in subjects for each in source.referrers(subject, artifact_type)]
         named = {(each.descriptor.digest, each.tag): each for each in listed}
         new = {key: each for key, each in named.items() if key not in found}
