@@ -69,7 +69,7 @@ def is_unnamed_image(descriptor: Descriptor) -> bool:
 
 
 def _is_made_of_digest(tag: str) -> bool:
-    """What refers to an image is kept under `sha256-<hex>[.<kind>]`, by registries without lists of it and by cosign."""
+    """What refers to an image is kept under `sha256-<hex>[.<kind>]`, for registries without lists and by cosign."""
     algorithm, _, digest = tag.partition(".")[0].partition("-")
     return algorithm == "sha256" and len(digest) == 64 and set(digest) <= _HEX
 
