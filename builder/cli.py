@@ -41,7 +41,7 @@ COMMANDS = {
     "rollback": "let a name mean what it meant before",
     "manifest": "put images for several platforms under one name",
     "rmi": "remove names of images",
-    "save": "write an image to an archive",
+    "save": "write images to an archive",
     "du": "show what the store takes on the disk",
     "prune": "remove what nothing needs from the store",
     "store": "check the store, and repair it",

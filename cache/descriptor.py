@@ -33,6 +33,8 @@ class Descriptor(NamedTuple):
     size: int
     annotations: dict[str, str] | None = None
     platform: dict[str, Any] | None = None
+    artifact_type: str = ""
+    """What a manifest is when it is no image, "" when nobody says."""
 
     def to_json(self) -> dict[str, Any]:
         """The JSON document, in the order in which the specification lists the members."""
@@ -41,6 +43,8 @@ class Descriptor(NamedTuple):
             document["annotations"] = dict(self.annotations)
         if self.platform:
             document["platform"] = dict(self.platform)
+        if self.artifact_type:
+            document["artifactType"] = self.artifact_type
         return document
 
     @classmethod
@@ -52,12 +56,14 @@ class Descriptor(NamedTuple):
         if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise CacheError(f"descriptor is not valid: size is {size!r}")
         annotations, platform = document.get("annotations"), document.get("platform")
+        artifact_type = document.get("artifactType")
         return cls(
             str(document.get("mediaType", "")),
             Digest.parse(str(document.get("digest", ""))),
             size,
             annotations if isinstance(annotations, dict) else None,
             platform if isinstance(platform, dict) else None,
+            artifact_type if isinstance(artifact_type, str) else "",
         )
 
 

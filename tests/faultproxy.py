@@ -42,6 +42,10 @@ class Fault(NamedTuple):
     """End it without a goodbye: what is on its way gets lost as well."""
     cut_request: int | None = None
     """Reset it after so many bytes of the request's body."""
+    end_request: int | None = None
+    """Give the registry so many bytes of the request's body as if that were all of it."""
+    flip_request: bool = False
+    """Change one byte of the request's body."""
     end_answer: int | None = None
     """End the body after so many bytes as if that were all of it."""
     flip: bool = False
@@ -147,12 +151,10 @@ class _Handler(BaseHTTPRequestHandler):
         backend = HTTPConnection(self.proxy.backend, timeout=30)
         try:
             backend.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for key, value in self.headers.items():
-                if key.lower() not in ("connection", "range" if fault.ignore_range else ""):
-                    backend.putheader(key, value)
+            for key, value in self._headers(fault):
+                backend.putheader(key, value)
             backend.endheaders()
-            for chunk in self._request_body(fault.cut_request):
-                backend.send(chunk)
+            self._send(backend, fault)
             answer = backend.getresponse()
             if fault.lose_answer:
                 answer.read()
@@ -160,6 +162,21 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(answer, fault)
         finally:
             backend.close()
+
+    def _headers(self, fault: Fault) -> Iterator[tuple[str, str]]:
+        left_out = ("connection", "range" if fault.ignore_range else "")
+        for key, value in self.headers.items():
+            if key.lower() == "content-length" and fault.end_request is not None:
+                yield key, str(min(int(value), fault.end_request))
+            elif key.lower() not in left_out:
+                yield key, value
+
+    def _send(self, backend: HTTPConnection, fault: Fault) -> None:
+        begin = 0
+        for chunk in self._request_body(fault.cut_request):
+            spoilt = bytes([chunk[0] ^ 1]) + chunk[1:] if fault.flip_request and not begin else chunk
+            backend.send(spoilt if fault.end_request is None else spoilt[: max(0, fault.end_request - begin)])
+            begin += len(chunk)
 
     def _request_body(self, cut: int | None) -> Iterator[bytes]:
         left = int(self.headers.get("Content-Length") or 0)

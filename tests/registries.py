@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -246,7 +247,7 @@ def token_server(directory: Path) -> Iterator[TokenServer]:
 
 
 @contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+def serving(handler: type[BaseRequestHandler]) -> Iterator[int]:
     """A server with this handler on a free port of the loopback interface; yields the port."""
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     httpd.daemon_threads = True

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.image.describe import human_age, human_size, short_id, table
-from builder.image.filters import Candidate, parse_image_filters
+from builder.image.filters import Candidate, matches, parse_image_filters
 from builder.image.former import is_whole, versions_of
 from builder.image.names import familiar_parts, parse_names
 from builder.image.sharing import Sizes, Stack, layer_tree, sizes_of, stack_of, tree_lines
@@ -48,7 +48,7 @@ class _Row(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild images`."""
     add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="only images of this repository, or this name:tag")
+    add("name", nargs="?", metavar="NAME", help="only this repository, name:tag, or pattern, as 'team/*'")
     add("--tree", action="store_true", help="show the layers as a tree, and which images they make")
     add("--versions", action="store_true", help="show what NAME means and meant before, the newest first")
     add("--digests", action="store_true", help="show the digests of the manifests")
@@ -85,7 +85,8 @@ def _wanted(store: Store, args: argparse.Namespace) -> list[_Row]:
     sizes = sizes_of({row.record.config_digest: row.stacks for row in found})
     found = [row._replace(sizes=sizes[row.record.config_digest]) for row in found]
     if args.name:
-        found = [row for row in found if args.name in _spellings(row.record.name)]
+        wanted = args.name
+        found = [row for row in found if wanted in _spellings(row.record.name) or matches(row.record.name, wanted)]
     if args.filter:
         fits = parse_image_filters(args.filter, lambda text: _created(store, text))
         found = [row for row in found if fits(row.candidate)]

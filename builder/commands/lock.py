@@ -59,6 +59,8 @@ def run(args: argparse.Namespace, env: Environment) -> int:
         raise UsageError("--check writes nothing, --update does", hint="give one of the two")
     if args.pull and args.update:
         raise UsageError("--pull asks for every name, --update for one", hint="give one of the two")
+    if args.output == "-":
+        raise UsageError("-o -: a lock is a file, of which --update and --locked read", hint="name one: -o FILE")
     options = build_options.plan_options(args, env)
     with env.open_store() as store:
         target, found = _recorded(args, options, env, store)

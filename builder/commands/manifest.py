@@ -14,7 +14,7 @@ from builder.commands.push import add_push_arguments, own_name, push_images
 from builder.errors import BuildError, UsageError
 from builder.image.lists import annotated, entries_of, find_entry, joined, put_index, require_index
 from builder.image.manifest import Index
-from builder.image.names import ImageName, parse_name, parse_names
+from builder.image.names import ImageName, at_registry, parse_names
 from builder.image.stored import find_record
 from builder.registry.client import RegistryClient
 from builder.registry.errors import RegistryError
@@ -78,7 +78,9 @@ def _create(store: Store, args: argparse.Namespace, env: Environment) -> None:
 
 def _found(store: Store, image: str) -> Sequence[Descriptor]:
     if find_record(store, image) is None:
-        hint = f"bring it here: pybuild pull {image} (--platform OS/ARCH says which of several)"
+        hint = (
+            f"bring it here: pybuild pull {image}, or for all platforms pybuild copy -a docker://{image} store:{image}"
+        )
         raise BuildError(f"no such image: {image!r}", hint=hint)
     return entries_of(store, image)
 
@@ -109,7 +111,7 @@ def _named(store: Store, text: str) -> tuple[ImageName, Index]:
 
 def _push(store: Store, args: argparse.Namespace, env: Environment) -> None:
     name, _ = _named(store, args.list)
-    names = parse_names([dest.removeprefix("docker://") for dest in args.dest])
+    names = parse_names([at_registry(dest) for dest in args.dest])
     push_images(store, args, env, [(str(name), names or (own_name(args.list),))])
     if args.purge:
         store.images.untag(str(name))
@@ -125,7 +127,7 @@ def _asked(args: argparse.Namespace, env: Environment) -> bytes:
     """What the name means at its registry: at the first place of the configuration that has it."""
     failure: RegistryError | None = None
     with RegistryClient(env.environ, insecure=not args.tls_verify) as client:
-        for repository, reference in client.places(str(parse_name(args.list))):
+        for repository, reference in client.places(at_registry(args.list)):
             try:
                 return repository.manifest(reference).raw
             except RegistryError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from builder.commands import Environment, registry_options
-from builder.image.names import parse_name
+from builder.image.names import at_registry, parse_name
 from builder.image.platform import host_platform
 from builder.image.stored import find_record
 from builder.pulling import pull_named
@@ -25,7 +25,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
     """Pull, name, and print what each name means."""
     platform = args.platform or host_platform()
     with env.open_store() as store, RegistryClient(env.environ, insecure=not args.tls_verify) as client:
-        for name in args.name:
+        for name in [at_registry(text) for text in args.name]:
             before = find_record(store, name)
             with registry_options.transfers(args, env) as transfers:
                 resolved = pull_named(store, client, name, platform, on_transfer=transfers)

@@ -6,13 +6,16 @@ import argparse
 from collections.abc import Sequence
 
 from builder.commands import Environment, registry_options
+from builder.copying.attach import Attachment, attach, parse_attachments
 from builder.errors import BuildError, UsageError
 from builder.export.pack import Compression, pack_stored
 from builder.export.push import ImagePush, destinations
 from builder.export.stored import plan_stored
-from builder.image.names import ImageName, parse_name, parse_names
+from builder.image.names import ImageName, at_registry, parse_name, parse_names
 from builder.image.stored import read_images, require_record
 from builder.registry.client import RegistryClient
+from builder.registry.transfers import OnTransfer
+from cache.descriptor import Descriptor
 from cache.digest import Digest
 from cache.store import Store
 
@@ -34,6 +37,8 @@ def add_push_arguments(parser: argparse.ArgumentParser) -> None:
     add("--compression", choices=tuple(_COMPRESSIONS), help="of layers that are compressed for the push")
     add("--compression-level", type=int, metavar="N", help="0 to 9 for gzip, 0 to 22 for zstd")
     add("--force-compression", action="store_true", help="compress layers anew that came compressed in another way")
+    what = "push a file, such as an SBOM, that refers to the image (may be repeated)"
+    add("--attach", action="append", default=[], metavar="TYPE=FILE", help=what)
     registry_options.add_progress(parser)
     registry_options.add_tls_verify(parser)
 
@@ -54,17 +59,20 @@ def push_images(
     if args.compression_level is not None and not 0 <= args.compression_level <= most:
         raise UsageError(f"--compression-level {args.compression_level} is not a number from 0 to {most}")
     compression = Compression(kind, args.compression_level, args.force_compression)
+    files = parse_attachments(args.attach, env.cwd)
     with RegistryClient(env.environ, insecure=not args.tls_verify) as client:
         for image, names in wanted:
             with registry_options.transfers(args, env) as transfers:
-                digest = _push(ImagePush(store, client, transfers), store, image, names, compression=compression)
-            lines = [f"{digest}\n"] if args.quiet else [f"{name.familiar}: digest: {digest}\n" for name in names]
-            env.stdout.write("".join(lines))
+                pushed = _push(ImagePush(store, client, transfers), store, image, names, compression=compression)
+                attached = _attach(client, names, pushed, files, on_transfer=transfers) if files else []
+            lines = [f"{name.familiar}: digest: {pushed.digest}" for name in names] + attached
+            env.stdout.write("".join(f"{line}\n" for line in ([pushed.digest] if args.quiet else lines)))
 
 
 def _push(
     push: ImagePush, store: Store, text: str, names: tuple[ImageName, ...], *, compression: Compression
-) -> Digest:
+) -> Descriptor:
+    """Push one image; what its names mean now."""
     digest = Digest(require_record(store, text).manifest_digest)
     images = read_images(store, digest)
     _, archive = push.push(
@@ -72,13 +80,32 @@ def _push(
         lambda on_layer: [pack_stored(store, image, compression, on_layer) for image in images],
         lambda packed: plan_stored(store, digest, packed, names),
     )
-    return archive.descriptor.digest
+    return Descriptor(*archive.descriptor[:3])
+
+
+def _attach(
+    client: RegistryClient,
+    names: tuple[ImageName, ...],
+    subject: Descriptor,
+    files: Sequence[Attachment],
+    *,
+    on_transfer: OnTransfer,
+) -> list[str]:
+    """Push files that refer to an image, to each of its repositories; a line for each."""
+    lines = []
+    for place in destinations(names, by_digest=True):
+        repository = client.repository(place.repository, may_push=True)
+        for file in files:
+            digest = attach(repository, subject, file, on_transfer)
+            lines.append(f"{repository}: {file.blob.media_type}: digest: {digest}")
+    return lines
 
 
 def _wanted(args: argparse.Namespace, store: Store) -> list[tuple[str, tuple[ImageName, ...]]]:
     """The images to push, each with the names that it gets."""
     if not args.all_tags:
-        return [(args.image, parse_names(args.dest) if args.dest else (own_name(args.image),))]
+        names = parse_names([at_registry(dest) for dest in args.dest])
+        return [(args.image, names or (own_name(args.image),))]
     if args.dest:
         raise UsageError("--all-tags pushes every tag where its name says", hint="leave out the other names")
     repository = parse_name(args.image).repository

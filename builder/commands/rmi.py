@@ -17,6 +17,7 @@ from cache.store import Store
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments of `pybuild rmi`."""
     parser.add_argument("image", nargs="+", metavar="IMAGE", help="a name, or an id: then all names of the image")
+    parser.add_argument("-f", "--force", action="store_true", help="an image that is not there is no error")
 
 
 def run(args: argparse.Namespace, env: Environment) -> int:
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace, env: Environment) -> int:
             env.stdout.write("".join(f"{line}\n" for line in removed))
             if not removed:
                 unknown.append(text)
-    if unknown:
+    if unknown and not args.force:
         missing = ", ".join(repr(text) for text in unknown)
         raise BuildError(f"no such image: {missing}", hint="`pybuild images` lists what there is")
     return 0

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeAlias
 
 from builder.errors import BuildError
 from builder.image.manifest import Index, Manifest, parse_manifest
+from builder.image.referrer import Referrer
 from builder.image.select import MAX_INDEX_DEPTH, platforms_in, select_manifest
 from cache.descriptor import Descriptor
+from cache.digest import Digest
+
+MAX_REFERRERS = 1000
+"""Their manifests are in memory all together."""
+FindReferrers: TypeAlias = Callable[[Digest, str], Sequence[Referrer]]
+"""Returns what refers to a manifest, of one artifact type ("": of any)."""
 
 
 class Stream(Protocol):
@@ -35,6 +42,9 @@ class ImageSource(NamedTuple):
     read: Callable[[Descriptor], bytes]
     """The verified bytes of a document or a config."""
     open: Callable[[Descriptor], Stream]
+    referrers: FindReferrers = lambda _digest, _artifact_type: ()
+    on_blobs: Callable[[Sequence[Digest]], object] = lambda _: None
+    """Hears of the blobs that are going to be copied, which are there."""
 
 
 class Document(NamedTuple):
@@ -51,6 +61,7 @@ class Content(NamedTuple):
     manifests: tuple[Manifest, ...]
     open: Callable[[Descriptor], Stream]
     read: Callable[[Descriptor], bytes]
+    referrers: tuple[Attached, ...] = ()
 
     @property
     def top(self) -> Document:
@@ -58,9 +69,17 @@ class Content(NamedTuple):
         return self.documents[-1]
 
     def blobs(self) -> list[Descriptor]:
-        """Configs and layers, each once."""
+        """Configs and layers, each once; those of the referrers, too."""
         found = [blob for manifest in self.manifests for blob in (manifest.config, *manifest.layers)]
+        found += [blob for each in self.referrers for blob in each.content.blobs()]
         return list({blob.digest: blob for blob in found}.values())
+
+
+class Attached(NamedTuple):
+    """Something that refers to an image: what it is, and how it is listed."""
+
+    content: Content
+    referrer: Referrer
 
 
 def gather(source: ImageSource, what: str, platform: str, *, every_platform: bool) -> Content:
@@ -73,11 +92,32 @@ def gather(source: ImageSource, what: str, platform: str, *, every_platform: boo
     if selected is None:
         raise BuildError(
             f"{what} has no image for platform {platform}, its platforms: {_platforms(source)}",
-            hint="name one with --platform, or copy all with --all",
+            hint="name one of them with --platform",
         )
     media_type = selected.manifest.media_type
     document = Document(Descriptor(media_type, selected.digest, len(selected.raw)), selected.raw)
     return Content((document,), (selected.manifest,), source.open, source.read)
+
+
+def with_referrers(source: ImageSource, content: Content, artifact_type: str = "") -> Content:
+    """The content with what refers to its documents, and to that again; of those that refer to the image itself the
+    ones of an artifact type, if it is given."""
+    found: dict[tuple[Digest, str], Attached] = {}
+    subjects = [document.descriptor.digest for document in content.documents]
+    for _ in range(MAX_INDEX_DEPTH + 1):
+        listed = [each for subject in subjects for each in source.referrers(subject, artifact_type)]
+        named = {(each.descriptor.digest, each.tag): each for each in listed}
+        new = {key: each for key, each in named.items() if key not in found}
+        if len(found) + len(new) > MAX_REFERRERS:
+            raise BuildError(
+                f"more than {MAX_REFERRERS} manifests refer to the image", hint="--referrers=TYPE takes some"
+            )
+        attached = {key: Attached(_whole(source, each.descriptor), each) for key, each in new.items()}
+        if not attached:
+            return content._replace(referrers=tuple(found.values()))
+        found |= attached
+        subjects, artifact_type = [digest for digest, _ in attached], ""
+    raise BuildError(f"referrers of referrers are nested more than {MAX_INDEX_DEPTH} levels deep")
 
 
 def _platforms(source: ImageSource) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from builder.copying.content import Content, Stream
+from builder.copying.referrers import layout_entry
 from builder.copying.words import Place
 from builder.errors import BuildError
 from builder.export.archive import write_archive, write_layout
@@ -13,12 +15,16 @@ from builder.export.archiveplan import Archive, plan_archive
 from builder.export.file import open_destination
 from builder.export.pack import PackedImage
 from builder.image.document import parse_document
+from builder.image.manifest import Index, parse_manifest
 from builder.image.names import ImageName, parse_name
 from builder.image.platform import platform_of
 from builder.image.register import register
+from builder.image.select import is_image
 from builder.image.stored import put_document, tag_image, with_config
 from builder.registry.client import RegistryClient
 from builder.registry.push import Document, Pusher, push_documents
+from builder.registry.referrers import push_referrer
+from builder.registry.repository import Repository
 from builder.registry.transfers import OnTransfer
 from cache.digest import Digest
 from cache.store import Store
@@ -47,32 +53,51 @@ def write_content(content: Content, place: Place, tools: Tools) -> None:
 
 
 def _to_registry(content: Content, name: ImageName, tools: Tools) -> None:
+    *below, top = content.documents
+    if name.digest and name.digest != top.descriptor.digest:
+        raise BuildError(f"{name.familiar}: what is copied has the digest {top.descriptor.digest}")
     repository = tools.client.repository(name.repository, may_push=True)
     with Pusher(tools.store, repository, cancel=tools.client.cancel, on_transfer=tools.on_transfer) as pusher:
         pusher.open = content.open
         for blob in content.blobs():
             pusher.blob(blob)
-    *below, top = content.documents
-    if name.digest and name.digest != top.descriptor.digest:
-        raise BuildError(f"{name.familiar}: what is copied has the digest {top.descriptor.digest}")
     documents = [Document(document.descriptor.media_type, document.raw) for document in below]
     tags = () if name.digest else (name.tag,)
+    _push_referrers(content, repository)  # whoever sees the tag finds the signatures
     push_documents(repository, [*documents, Document(top.descriptor.media_type, top.raw, tags)])
 
 
+def _push_referrers(content: Content, repository: Repository) -> None:
+    for attached in content.referrers:
+        *below, top = attached.content.documents
+        tags = (attached.referrer.tag,) if attached.referrer.tag else ()
+        documents = [Document(document.descriptor.media_type, document.raw) for document in below]
+        push_documents(repository, documents)
+        if tags:
+            push_documents(repository, [Document(top.descriptor.media_type, top.raw, tags)])
+        else:
+            push_referrer(repository, top.raw, top.descriptor.media_type)
+
+
 def _to_store(content: Content, name: ImageName, store: Store) -> None:
-    if len(content.manifests) != 1:
-        raise BuildError("the local store keeps one platform of an image", hint="leave out --all")
-    manifest, document = content.manifests[0], content.top
-    config_raw = content.read(manifest.config)
-    image = with_config(document.descriptor.digest, manifest, config_raw)
-    for layer in manifest.layers:
-        if store.blobs.size(layer.digest) != layer.size:
-            with content.open(layer) as stream:
-                store.blobs.put(iter(lambda: stream.read(_CHUNK), b""), expected=layer.digest)
-    put_document(store, config_raw)
-    register(store, image, document.raw, config_raw)
-    tag_image(store, image.manifest_digest, image.config_digest, [name])
+    *below, top = content.documents
+    index = parse_manifest(top.raw)
+    entries = index.manifests if isinstance(index, Index) else ()
+    if len(entries) != len(below) or not all(is_image(entry) for entry in entries):
+        hint = "copy one platform, without --all"
+        raise BuildError("the local store takes only images in an index, no attestations and no indexes", hint=hint)
+    for document, manifest in zip(below or [top], content.manifests, strict=True):
+        config_raw = content.read(manifest.config)
+        image = with_config(document.descriptor.digest, manifest, config_raw)
+        for layer in manifest.layers:
+            if store.blobs.size(layer.digest) != layer.size:
+                with content.open(layer) as stream:
+                    store.blobs.put(iter(partial(stream.read, _CHUNK), b""), expected=layer.digest)
+        register(store, image, document.raw, config_raw)
+    if below:
+        put_document(store, top.raw)
+    digest = top.descriptor.digest
+    tag_image(store, digest, digest if below else content.manifests[0].config.digest, [name])
 
 
 class _ByDigest:
@@ -88,19 +113,25 @@ class _ByDigest:
 
 
 def _to_files(content: Content, place: Place, tools: Tools) -> None:
-    path = os.path.join(tools.cwd, place.where)
+    path = place.where if place.is_stream else os.path.join(tools.cwd, place.where)
     if place.transport == "docker-archive":
         archive = _docker_archive(content, place.tag)
     else:
-        configs = {manifest.config.digest: content.read(manifest.config) for manifest in content.manifests}
-        documents = {document.descriptor.digest: document.raw for document in content.documents}
-        layers = {layer.digest: layer.size for manifest in content.manifests for layer in manifest.layers}
-        archive = Archive(content.top.descriptor, {**configs, **documents}, layers, (), None, place.tag)
+        archive = _layout(content, place.tag)
     if place.transport == "oci":
         write_layout(archive, _ByDigest(content), path)
         return
     with open_destination(path, tools.stdout) as sink:
         write_archive([archive], _ByDigest(content), sink)
+
+
+def _layout(content: Content, tag: str) -> Archive:
+    configs = {manifest.config.digest: content.read(manifest.config) for manifest in content.manifests}
+    attached = [document for each in content.referrers for document in each.content.documents]
+    documents = {document.descriptor.digest: document.raw for document in (*content.documents, *attached)}
+    layers = {blob.digest: blob.size for blob in content.blobs() if blob.digest not in configs}
+    others = tuple([layout_entry(each.referrer) for each in content.referrers])
+    return Archive(content.top.descriptor, {**configs, **documents}, layers, (), None, tag, others)
 
 
 def _docker_archive(content: Content, name: str) -> Archive:

@@ -9,7 +9,8 @@ from builder.errors import UsageError
 TRANSPORTS = ("docker", "oci", "oci-archive", "docker-archive", "store", "docker-daemon", "containers-storage")
 FOREIGN = ("docker-daemon", "containers-storage")
 """Those that only skopeo can open."""
-_FILES = ("oci", "oci-archive", "docker-archive")
+_ARCHIVES = ("oci-archive", "docker-archive")
+_FILES = ("oci", *_ARCHIVES)
 
 
 class Place(NamedTuple):
@@ -18,6 +19,11 @@ class Place(NamedTuple):
     transport: str
     where: str
     tag: str = ""
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether it is an archive on standard input or output."""
+        return self.where == "-" and self.transport in _ARCHIVES
 
     def __str__(self) -> str:
         slashes = "//" if self.transport == "docker" else ""

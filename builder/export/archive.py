@@ -84,9 +84,13 @@ def write_layout(archive: Archive, blobs: BlobSource, directory: str) -> None:
 def _merged_entries(directory: str, entries: tuple[Descriptor, ...]) -> tuple[Descriptor, ...]:
     if not os.path.exists(os.path.join(directory, INDEX_FILE)):
         return entries
-    taken = {(entry.annotations or {}).get(REF_NAME) for entry in entries}
-    kept = [old for old in Layout(directory).index.manifests if (old.annotations or {}).get(REF_NAME) not in taken]
-    return (*kept, *entries)
+    taken = {_place(entry) for entry in entries}
+    return (*[old for old in Layout(directory).index.manifests if _place(old) not in taken], *entries)
+
+
+def _place(entry: Descriptor) -> str:
+    """What an entry of index.json replaces: one of the same tag, or the same one without a tag."""
+    return (entry.annotations or {}).get(REF_NAME) or entry.digest
 
 
 def _write_blob(blob_dir: str, digest: Digest, size: int, chunks: Iterable[bytes]) -> None:

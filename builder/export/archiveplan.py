@@ -29,14 +29,18 @@ class Archive(NamedTuple):
     docker: dict[str, Any] | None
     target: str = ""
     """Of several images the stage that this one is; the tag of one that has no name."""
+    others: tuple[Descriptor, ...] = ()
+    """What else `index.json` lists: referrers."""
 
     def index_entries(self, unnamed: str = "") -> tuple[Descriptor, ...]:
-        """Return the entries of `index.json`: one for each name, or a single one tagged `unnamed` (not when "")."""
+        """Return the entries of `index.json`: one for each name, or a single one tagged `unnamed` (not when ""), and
+        the others."""
         base = self.descriptor.annotations or {}
         marks = [{IMAGE_NAME: str(name), REF_NAME: name.tag} for name in self.names]
         tag = self.target or unnamed
         marks = marks or [{REF_NAME: tag} if tag else {}]
-        return tuple([self.descriptor._replace(annotations=dict(sorted({**base, **mark}.items()))) for mark in marks])
+        named = [self.descriptor._replace(annotations=dict(sorted({**base, **mark}.items()))) for mark in marks]
+        return (*named, *self.others)
 
 
 def plan_archive(

@@ -24,8 +24,8 @@ def layer_sizes(store: Store, image: StoredImage) -> tuple[int, ...]:
     return tuple([size or blob.size for size, blob in zip(sizes, image.manifest.layers, strict=True)])
 
 
-def inspect_document(store: Store, image: StoredImage, names: Sequence[str]) -> dict[str, Any]:
-    """Return what `inspect` says about an image; `names` are all that it has."""
+def inspect_document(image: StoredImage, names: Sequence[str], size: int) -> dict[str, Any]:
+    """Return what `inspect` says about an image; `names` are all that it has, `size` is that of its layers."""
     config = image.config
     repositories = sorted({name.rpartition(":")[0] for name in names})
     document = {
@@ -38,7 +38,7 @@ def inspect_document(store: Store, image: StoredImage, names: Sequence[str]) -> 
         "Architecture": config.get("architecture") or "",
         "Variant": config.get("variant") or "",
         "Os": config.get("os") or "",
-        "Size": sum(layer_sizes(store, image)),
+        "Size": size,
         "Config": config.get("config") or {},
         "Layers": _layers(image),
         "RootFS": {"Type": "layers", "Layers": [str(diff_id) for diff_id in diff_ids(config)]},

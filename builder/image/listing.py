@@ -14,7 +14,15 @@ from builder.image.archive import Archive, DockerImage
 from builder.image.manifest import Index, Manifest, encode_manifest
 from builder.image.names import ImageName, parse_name
 from builder.image.platform import platform_of
-from builder.image.select import IMAGE_NAME, REF_NAME, ReadDocument, Selected, is_image, platforms_in, select_manifest
+from builder.image.select import (
+    IMAGE_NAME,
+    REF_NAME,
+    ReadDocument,
+    Selected,
+    is_unnamed_image,
+    platforms_in,
+    select_manifest,
+)
 from cache.descriptor import MEDIA_CONFIG, MEDIA_LAYER_GZIP, MEDIA_LAYER_TAR, MEDIA_LAYER_ZSTD, Descriptor
 from cache.digest import Digest, sha256_bytes
 
@@ -51,7 +59,7 @@ def _groups(index: Index) -> Iterator[list[Descriptor]]:
     """Entries of the same name for different platforms are one image; entries that state none are one each."""
     groups: dict[tuple[str, ...], list[Descriptor]] = {}
     for number, entry in enumerate(index.manifests):
-        if is_image(entry):
+        if is_unnamed_image(entry):
             annotations = entry.annotations or {}
             names = (annotations.get(IMAGE_NAME, ""), annotations.get(REF_NAME, ""))
             alone = () if platform_of(entry.platform or {}) else (str(number),)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 from builder.errors import BuildError
 from builder.image.document import encode_document, expect, parse_document
 from cache.descriptor import (
+    MEDIA_CONFIG,
     MEDIA_DOCKER_CONFIG,
     MEDIA_DOCKER_INDEX,
     MEDIA_DOCKER_MANIFEST,
@@ -20,6 +21,7 @@ from cache.errors import CacheError
 
 _MANIFEST_TYPES = (MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST)
 _INDEX_TYPES = (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
+_CONFIG_TYPES = (MEDIA_CONFIG, MEDIA_DOCKER_CONFIG)
 _PLATFORM_KEYS = ("os", "architecture", "variant")
 
 
@@ -76,6 +78,12 @@ def _manifest(document: dict[str, Any], media_type: str | None, what: str) -> Ma
         annotations=_annotations(document, what),
         media_type=media_type or MEDIA_MANIFEST,
     )
+
+
+def require_image_type(manifest: Manifest, name: str) -> None:
+    """BuildError for a manifest whose config is that of something else than an image; `name` stands for it."""
+    if manifest.config.media_type not in _CONFIG_TYPES:
+        raise BuildError(f"{name} is no image but another kind of artifact: {manifest.config.media_type!r}")
 
 
 def _index(document: dict[str, Any], media_type: str | None, what: str) -> Index:

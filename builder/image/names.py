@@ -40,6 +40,11 @@ def parse_name(text: str) -> ImageName:
     return ImageName(reference.name, reference.familiar_name, reference.tag, reference.digest)
 
 
+def at_registry(text: str) -> str:
+    """Return a name without the `docker://` that says where it is: podman takes both where it means a registry."""
+    return text.removeprefix("docker://")
+
+
 def parse_names(texts: Iterable[str]) -> tuple[ImageName, ...]:
     """Return the complete names to give to an image, each once, in order; UsageError for one that cannot be given."""
     names = dict.fromkeys([parse_name(text) for text in texts])

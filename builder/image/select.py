@@ -9,7 +9,15 @@ from typing import NamedTuple, TypeAlias
 from builder.errors import BuildError
 from builder.image.manifest import Index, Manifest, parse_manifest
 from builder.image.platform import choose, platform_of
-from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX, MEDIA_MANIFEST, Descriptor
+from cache.descriptor import (
+    MEDIA_CONFIG,
+    MEDIA_DOCKER_CONFIG,
+    MEDIA_DOCKER_INDEX,
+    MEDIA_DOCKER_MANIFEST,
+    MEDIA_INDEX,
+    MEDIA_MANIFEST,
+    Descriptor,
+)
 from cache.digest import Digest
 
 MAX_INDEX_DEPTH = 4
@@ -20,6 +28,10 @@ IMAGE_NAME = "io.containerd.image.name"
 
 _INDEX_TYPES = (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
 _KNOWN_TYPES = (MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST, *_INDEX_TYPES)
+_IMAGE_KINDS = ("", MEDIA_CONFIG, MEDIA_DOCKER_CONFIG)
+"""Artifact types of images: lists of referrers say what the config is."""
+
+_HEX = frozenset("0123456789abcdef")
 
 ReadDocument: TypeAlias = Callable[[Descriptor], bytes]
 """Returns the verified bytes of a document, raises BuildError when it is absent or damaged."""
@@ -44,9 +56,22 @@ def is_image(descriptor: Descriptor) -> bool:
     platform = descriptor.platform or {}
     return (
         descriptor.media_type in _KNOWN_TYPES
+        and descriptor.artifact_type in _IMAGE_KINDS
         and platform.get("architecture") != "unknown"
         and "vnd.docker.reference.type" not in (descriptor.annotations or {})
     )
+
+
+def is_unnamed_image(descriptor: Descriptor) -> bool:
+    """Return whether an entry of a layout's index is an image to somebody who names none: a signature under a tag made
+    of a digest is not."""
+    return is_image(descriptor) and not any(_is_made_of_digest(name) for name in names_of(descriptor))
+
+
+def _is_made_of_digest(tag: str) -> bool:
+    """What refers to an image is kept under `sha256-<hex>[.<kind>]`, for registries without lists and by cosign."""
+    algorithm, _, digest = tag.partition(".")[0].partition("-")
+    return algorithm == "sha256" and len(digest) == 64 and set(digest) <= _HEX
 
 
 def find_entry(index: Index, wanted: str | None) -> tuple[Descriptor, ...]:
@@ -56,7 +81,7 @@ def find_entry(index: Index, wanted: str | None) -> tuple[Descriptor, ...]:
     """
     entries = tuple([entry for entry in index.manifests if is_image(entry)])
     if wanted is None:
-        return find_entry(index, "latest") or entries
+        return find_entry(index, "latest") or tuple([entry for entry in entries if is_unnamed_image(entry)])
     if wanted.startswith("sha256:"):
         return tuple([entry for entry in index.manifests if entry.digest == wanted])[:1]
     exact = tuple([entry for entry in entries if wanted in names_of(entry)])

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from builder.errors import BuildError
 from builder.registry.credentials import Credentials, find_credentials
 from builder.registry.endpoint import Endpoint, own_endpoint, pull_sources
+from builder.registry.errors import DeniedError
 from builder.registry.registriesconf import RegistriesConf, read_registries_conf
 from builder.registry.repository import Repository
 from builder.registry.session import Session
@@ -64,7 +65,10 @@ class RegistryClient:
 
         endpoint = Endpoint(domain, "", self._insecure)
         session = Session(endpoint, self._transport, lambda: credentials)
-        session.call(Call("GET", "")).close()
+        try:
+            session.call(Call("GET", "")).close()
+        except DeniedError as error:
+            raise DeniedError(f"{domain} does not take these credentials ({error})") from error
         return session.base_url()
 
     def cancel(self) -> None:

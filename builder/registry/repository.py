@@ -120,12 +120,16 @@ class Repository:
             raw,
             expected=(201, 202),
         )
-        reply = self._session.call(call)
-        reply.close()
-        stored = reply.headers.get("Docker-Content-Digest", "")
-        if stored.startswith("sha256:") and stored != digest:
-            raise WrongContentError(f"{self}: the registry stored manifest {digest} as {stored}")
-        return digest, bool(reply.headers.get("OCI-Subject"))
+        for _ in range(_TRIES):
+            reply = self._session.call(call)
+            reply.close()
+            stored = reply.headers.get("Docker-Content-Digest", "")
+            if not stored.startswith("sha256:") or stored == digest:
+                return digest, bool(reply.headers.get("OCI-Subject"))
+        raise WrongContentError(
+            f"{self}: the registry stored manifest {digest} as {stored}",
+            hint="the registry, or a proxy on the way, is damaged",
+        )
 
     # Blobs
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from builder.image.manifest import Index, parse_manifest
+from builder.image.manifest import Index, parse_manifest, require_image_type
 from builder.image.select import Selected, is_image, platforms_in, select_manifest
 from builder.image.stored import StoredImage, put_document, with_config
 from builder.registry.client import Place, RegistryClient
 from builder.registry.errors import CancelledError, DeniedError, NotFoundError, RegistryError, WrongContentError
 from builder.registry.repository import FetchedManifest, Repository
-from cache.descriptor import MEDIA_CONFIG, MEDIA_DOCKER_CONFIG, Descriptor
+from cache.descriptor import Descriptor
 from cache.digest import Digest
 from cache.store import Store
-
-_CONFIG_TYPES = (MEDIA_CONFIG, MEDIA_DOCKER_CONFIG)
 
 
 class Resolved(NamedTuple):
@@ -89,8 +87,7 @@ def _document(repository: Repository, store: Store, entry: Descriptor) -> bytes:
 
 def _image(repository: Repository, store: Store, selected: Selected, name: str) -> StoredImage:
     config = selected.manifest.config
-    if config.media_type not in _CONFIG_TYPES:
-        raise RegistryError(f"{name} is no image but another kind of artifact: {config.media_type!r}")
+    require_image_type(selected.manifest, name)
     if store.blobs.size(config.digest) == config.size:
         raw = store.blobs.read(config.digest)
     else:

@@ -169,7 +169,7 @@ class Session:
             body = reply.content(ERROR_LIMIT)
         except RegistryError:
             body = b""
-        what = f"{self.endpoint.host}: {call.method} {shown(call.target.partition('?')[0])}"
+        what = f"{self.endpoint.host}: {call.method} {shown(call.target.partition('?')[0]) or '/v2/'}"
         if "://" in call.target:
             what = f"{self.endpoint.host}: {call.method} to {host_of(call.target)}"
         error = self._kind(reply, f"{what}: {describe_answer(reply.status, reply.reason, body)}")

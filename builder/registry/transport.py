@@ -160,7 +160,9 @@ class Transport:
             if key not in self._pools:
                 context = tls_context(files, verify=request.verify) if request.url.startswith("https:") else None
                 self._pools[key] = _new_pool(context, proxy)
-                self._pools[key].pool_classes_by_scheme = _pool_classes(self._sockets.add)
+                kinds = self._pools[key].pool_classes_by_scheme
+                noted = {scheme: _noted(kind, self._sockets.add) for scheme, kind in kinds.items()}
+                self._pools[key].pool_classes_by_scheme = noted
             return self._pools[key]
 
     def _files_for(self, url: str) -> TlsFiles:
@@ -187,35 +189,28 @@ def _new_pool(context: ssl.SSLContext | None, proxy: str | None) -> urllib3.Pool
     if proxy is None:
         return urllib3.PoolManager(**options)
     parts = urlsplit(proxy)
+    if parts.scheme in ("socks5", "socks5h"):
+        from urllib3.contrib.socks import SOCKSProxyManager
+
+        # The proxy looks names up, as with docker and podman, for which the two are the same.
+        return SOCKSProxyManager(parts._replace(scheme="socks5h").geturl(), **options)
     if parts.scheme not in ("http", "https"):
-        raise RegistryError(f'proxy scheme "{parts.scheme}" is not supported', hint="an http:// or https:// proxy is")
+        hint = "an http://, https:// or socks5:// proxy is"
+        raise RegistryError(f'proxy scheme "{parts.scheme}" is not supported', hint=hint)
     headers = urllib3.make_headers(proxy_basic_auth=parts.netloc.rpartition("@")[0] or None)
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     return urllib3.ProxyManager(bare, proxy_headers=headers, **options)
 
 
-def _pool_classes(note: Callable[[socket.socket], None]) -> dict[str, type[urllib3.HTTPConnectionPool]]:
-    """urllib3's pools, which tell of every connection that is made."""
-    from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-    from urllib3.connection import HTTPConnection, HTTPSConnection
+def _noted(pool: type[urllib3.HTTPConnectionPool], note: Callable[[socket.socket], None]) -> Any:
+    """The class of a pool that tells of every connection which is made."""
+    base = pool.ConnectionCls
 
-    class Plain(HTTPConnection):
-        def connect(self) -> None:
-            super().connect()
-            note(self.sock)
+    def connect(self: Any) -> None:
+        base.connect(self)
+        note(self.sock)
 
-    class Tls(HTTPSConnection):
-        def connect(self) -> None:
-            super().connect()
-            note(self.sock)
-
-    class PlainPool(HTTPConnectionPool):
-        ConnectionCls = Plain
-
-    class TlsPool(HTTPSConnectionPool):
-        ConnectionCls = Tls
-
-    return {"http": PlainPool, "https": TlsPool}
+    return type(pool.__name__, (pool,), {"ConnectionCls": type(base.__name__, (base,), {"connect": connect})})
 
 
 def host_of(url: str) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
 from builder.registry.auth import Scope, Scopes
-from builder.registry.errors import DeniedError, NotFoundError, RegistryError, UnreachableError, WrongContentError
+from builder.registry.errors import NotFoundError, RegistryError, UnreachableError
 from builder.registry.session import ATTEMPTS, Call, Patience, Session, check_redirect
 from builder.registry.transport import Reply
 from cache.blobs import Readable
@@ -26,6 +26,8 @@ _MOUNTS = 4
 _READ = 1 << 18
 _LOST = frozenset((400, 404, 409, 416))
 """What a registry says of an upload that it does not know, or not at this place."""
+_TRIES = 3
+"""Of a blob that the registry says came with the wrong digest."""
 _WRONG_DIGEST = "DIGEST_INVALID"
 
 
@@ -75,6 +77,7 @@ class BlobUpload:
         self._location = ""
         self._offset = 0
         self._chunk = 0
+        self._wrong = 0
 
     def run(self, mount_from: Iterable[str] = ()) -> Uploaded:
         """Bring the blob there. RegistryError when the registry does not take it. Idempotent."""
@@ -107,8 +110,10 @@ class BlobUpload:
             call = Call("POST", target, scopes, {"Content-Length": "0"}, expected=(201, 202))
             try:
                 reply = self._session.call(call)
-            except (DeniedError, NotFoundError):
-                continue  # what we may not read there is sent instead
+            except RegistryError as error:
+                if not 400 <= error.status < 500:
+                    raise
+                continue  # what we may not read there, or the registry does not lend at all, is sent instead
             reply.close()
             if reply.status == 201:
                 return source
@@ -133,8 +138,12 @@ class BlobUpload:
             self._chunk = CHUNK
             self._location = ""
             return
-        is_wrong = _WRONG_DIGEST in str(error)
-        if is_wrong or (not isinstance(error, UnreachableError) and error.status not in _LOST):
+        if _WRONG_DIGEST in str(error):
+            self._wrong += 1
+            if self._wrong >= _TRIES:
+                error.hint = "the registry, or a proxy on the way, is damaged"
+                raise error
+        elif not isinstance(error, UnreachableError) and error.status not in _LOST:
             raise error
         if error.status in _LOST:
             self._location = ""
@@ -199,8 +208,8 @@ class BlobUpload:
         reply.close()
         self._offset = begin + size
         self._moved(reply)
-        if self._offset != begin + size:
-            raise WrongContentError(f"{self._session.endpoint.host} took {self._offset} bytes, expected {begin + size}")
+        if not begin < self._offset <= begin + size:
+            self._offset = begin + size  # some registries always say the same; the digest tells in the end
         self._patience.renew()
 
     def _finish(self, size: int) -> None:

@@ -58,6 +58,8 @@ def test_images_are_listed(shell: Shell, image: Image) -> None:
     assert shell("images", "-q") == f"{short}\n"
     for name in ("app", "app:1", "docker.io/library/app"):
         assert [row[0] for row in shell.lines("images", name)[1:]] == ["app"], name
+    for pattern, names in {"a*": ["app"], "*/team/*": ["example.org/team/app"], "app:?": ["app"], "team/*": []}.items():
+        assert [row[0] for row in shell.lines("images", pattern)[1:]] == names, pattern
     documents = [json.loads(line) for line in shell("images", "--format", "json").splitlines()]
     assert documents[0]["ID"] == image.config_digest
     assert documents[0]["Size"] > 0
@@ -126,10 +128,24 @@ def test_save_writes_what_load_reads(shell: Shell, image: Image, tmp_path: Path,
     assert json.loads(other("inspect", "app:1"))[0]["Digest"] == image.descriptor["digest"]
 
 
+@pytest.mark.parametrize("kind", ["docker", "oci"])
+def test_save_writes_several_images(shell: Shell, image: Image, tmp_path: Path, kind: str) -> None:
+    other = make_image(TWO)
+    write_layout(shell.directory / "layout", layout_files([other.named("other:1")], other.blobs))
+    shell("load", "layout")
+    shell("save", "-o", "saved.tar", "--format", kind, "app:1", "other:1", "example.org/team/app:2")
+    loaded = Shell(tmp_path / "loaded")
+    names = ["docker.io/library/app:1", "example.org/team/app:2", "docker.io/library/other:1"]
+    assert loaded("load", str(tmp_path / "saved.tar")) == "".join(f"Loaded image: {name}\n" for name in names)
+    ids = [loaded("inspect", "-f", ".Id", name).strip() for name in names]
+    assert ids == [image.config_digest, image.config_digest, other.config_digest]
+
+
 def test_rmi_takes_names_away_one_by_one_or_all_by_id(shell: Shell, image: Image) -> None:
     assert shell("rmi", "app:1") == "Untagged: app:1\n"
     with pytest.raises(BuildError, match="no such image: 'app:1'"):
         shell("rmi", "app:1")
+    assert shell("rmi", "-f", "app:1") == ""
     shell("tag", "example.org/team/app:2", "app:3", "app")
     assert len(shell.lines("images")) == 4
     gone = shell("rmi", image.config_digest[7:19])

@@ -18,6 +18,7 @@ from builder.errors import BuildError, UsageError
 from cache.store import Store
 from tests.builder.commandline import Shell
 from tests.builder.image_factory import digest_of, layer_tar
+from tests.remotes import serving
 
 TAR = layer_tar({"etc/motd": "hello\n", "bin/sh": "#!"})
 PACKED = {
@@ -127,14 +128,28 @@ def test_a_bad_tarball_is_an_error_and_no_image(shell: Shell, content: bytes) ->
     assert shell.lines("images")[1:] == []
 
 
-def test_files_that_are_not_there_and_urls_are_said(shell: Shell) -> None:
+def test_files_that_are_not_there_are_said(shell: Shell) -> None:
     with pytest.raises(BuildError, match="'nothing' cannot be read: no such file"):
         shell("import_", "nothing")
-    with pytest.raises(UsageError, match="is a URL") as caught:
-        shell("import_", "https://example.org/root.tar.gz", "root")
-    assert caught.value.hint == "curl -fL https://example.org/root.tar.gz | pybuild import - root"
     with pytest.raises(UsageError, match="has a digest"):
         shell("import_", write(shell, TAR), f"root@sha256:{'0' * 64}")
+
+
+def test_a_url_is_fetched_once(shell: Shell, tmp_path: Path) -> None:
+    """With the password for its host, which is shown nowhere, nor is a query, which may be as good as one."""
+    by_file = shell("import_", "-m", "same", write(shell, PACKED["xz"]))
+    with serving(tmp_path / "served") as server:
+        server.password, server.headers = "somebody:geheim", {"ETag": '"1"'}
+        url = server.file("/root.tar.xz", PACKED["xz"]).replace("//", "//somebody:geheim@") + "?signature=abc"
+        assert shell("import_", "-m", "same", url) == by_file
+        image_id = shell("import_", url, "root:1").strip()
+        assert inspected(shell, "root:1")["Id"] == image_id
+        assert [headers.get("if-none-match") for _, headers in server.requests] == [None, '"1"']
+        [[_, *_, comment]] = shell.lines("history", "root:1")[1:]
+        assert comment == f"{server.url}/root.tar.xz"
+        with pytest.raises(BuildError, match="the server answered 404") as caught:
+            shell("import_", f"{url.replace('root.tar', 'other')}")
+        assert "geheim" not in str(caught.value)
 
 
 def test_the_same_tarball_at_the_same_time_is_the_same_image(shell: Shell) -> None:

@@ -89,6 +89,22 @@ def test_a_password_goes_to_its_registry_only(locked: Registry, environ: dict[st
         assert not any("authorization" in each.headers for each in elsewhere.passed)
 
 
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+def test_a_password_does_not_go_along_with_an_upload(locked: Registry, environ: dict[str, str], method: str) -> None:
+    """Another host to which uploads are redirected gets the bytes alone, and refuses here for want of a password."""
+    with fault_proxy(locked) as front, fault_proxy(locked) as elsewhere:
+        log_in(environ, front.address)
+        front.rule = lambda verb, path: (
+            Fault(status=307, headers={"Location": f"http://{elsewhere.address}{path}"})
+            if verb == method and "/blobs/" in path
+            else None
+        )
+        with RegistryClient(environ) as client, pytest.raises(DeniedError, match="401"):
+            client.repository(front.name("a"), may_push=True).upload_bytes(os.urandom(2 << 20), "x/y")
+        assert elsewhere.passed
+        assert not any("authorization" in each.headers for each in elsewhere.passed)
+
+
 def test_tokens_by_scope(tokened: Registry, tokens: TokenServer, environ: dict[str, str]) -> None:
     with pytest.raises(DeniedError) as raised:
         push_something(environ, tokened.name("private/a"))
@@ -191,7 +207,8 @@ def test_login_and_logout(pybuild: Pybuild, locked: Registry, tmp_path: Path) ->
     env = {"DOCKER_CONFIG": str(config.parent)}
     words = ("login", "-u", USER, "--password-stdin", locked.address)
     failed = pybuild(*words, env=env, stdin=None, input="wrong\n")
-    assert failed.returncode == 1 and "401" in failed.stderr and "wrong" not in failed.stderr
+    assert failed.returncode == 1 and "does not take these credentials" in failed.stderr
+    assert "401" in failed.stderr and "wrong" not in failed.stderr and "hint" not in failed.stderr
     done = pybuild.ok(*words, env=env, stdin=None, input=f"{PASSWORD}\n")
     assert done.stdout == "Login Succeeded\n"
     assert PASSWORD not in done.stdout + done.stderr

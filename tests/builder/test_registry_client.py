@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from builder.image.manifest import Manifest, encode_manifest
+from builder.image.referrer import referrers_tag
 from builder.registry.client import RegistryClient
 from builder.registry.errors import NotFoundError, RegistryError, UnreachableError, WrongContentError
-from builder.registry.referrers import list_referrers, push_referrer, referrers_tag
+from builder.registry.referrers import list_referrers, push_referrer
 from builder.registry.repository import Repository
 from cache.descriptor import MEDIA_CONFIG, MEDIA_LAYER_GZIP, MEDIA_MANIFEST, Descriptor
 from cache.digest import sha256_bytes
@@ -112,8 +113,8 @@ def test_referrers_are_listed_by_tag_where_there_is_no_list(repository: Reposito
         }
         digests.append(push_referrer(repository, json.dumps(document).encode(), MEDIA_MANIFEST))
     found = list_referrers(repository, image.digest)
-    assert [each.descriptor.digest for each in found] == digests
-    assert found[0].descriptor.annotations == {"kind": "example/signature"}
+    assert [each.digest for each in found] == digests
+    assert found[0].annotations == {"kind": "example/signature"}
     assert [each.artifact_type for each in list_referrers(repository, image.digest, "example/sbom")] == ["example/sbom"]
     assert referrers_tag(image.digest) in repository.tags()
     assert list_referrers(repository, sha256_bytes(b"nobody")) == []
@@ -154,6 +155,9 @@ WRITE_FAULTS = {
     "too large": Fault(status=413),
     "forgotten": Fault(status=404),
     "elsewhere": Fault(status=416),
+    "slow": Fault(delay=0.1),
+    "wrong": Fault(flip_request=True),
+    "short": Fault(end_request=700),
 }
 
 
@@ -203,6 +207,38 @@ def test_a_server_that_stays_out_of_order_is_named(repository: Repository, proxy
         repository.manifest("v1")
     assert raised.value.hint == "the registry asks to wait 3600 s"
     assert len(proxy.passed) <= 2  # an hour is not waited for
+
+
+def test_a_manifest_that_arrives_as_another_one(repository: Repository, proxy: FaultProxy) -> None:
+    layer = blob_of(b"layer")
+    repository.upload(layer, opener(b"layer"))
+    raw = encode_manifest(Manifest(repository.upload_bytes(b'{"x": 1}', MEDIA_CONFIG), (layer,), {"a": "b"}))
+    spoilt = raw.replace(b'"b"', b'"c"')
+    proxy.once("PUT", "/manifests/", Fault(status=201, headers={"Docker-Content-Digest": sha256_bytes(spoilt)}))
+    repository.put_manifest(raw, MEDIA_MANIFEST, "spoilt")
+    assert repository.manifest("spoilt").raw == raw
+    wrong = Fault(status=201, headers={"Docker-Content-Digest": sha256_bytes(spoilt)})
+    proxy.rule = lambda method, _path: wrong if method == "PUT" else None
+    with pytest.raises(WrongContentError, match="stored manifest"):
+        repository.put_manifest(raw, MEDIA_MANIFEST, "spoilt")
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT"])
+@pytest.mark.parametrize("size", [1000, LARGE])
+def test_uploads_are_redirected_to_another_host(
+    repository: Repository, proxy: FaultProxy, plain: Registry, method: str, size: int
+) -> None:
+    content = random.randbytes(size)
+    blob = blob_of(content)
+    with fault_proxy(plain) as elsewhere:
+        proxy.rule = lambda verb, path: (
+            Fault(status=307, headers={"Location": f"http://{elsewhere.address}{path}"})
+            if verb == method and "/blobs/" in path
+            else None
+        )
+        assert repository.upload(blob, opener(content)).how == "sent"
+        assert bool(elsewhere.passed) == (method != "PATCH" or size == LARGE)
+    assert blob.digest in plain.blobs()
 
 
 def test_documents_have_a_limit(repository: Repository, proxy: FaultProxy, plain: Registry) -> None:

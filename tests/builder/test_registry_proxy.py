@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from socketserver import BaseRequestHandler
 from urllib.parse import urlsplit
 
 import pytest
@@ -141,8 +142,52 @@ def test_in_clear_text(tmp_path: Path, environ: dict[str, str]) -> None:
 
 
 def test_what_is_no_proxy(environ: dict[str, str]) -> None:
-    with pytest.raises(RegistryError, match="socks5"):
-        push_something({**environ, "HTTPS_PROXY": "socks5://127.0.0.1:1"})
+    with pytest.raises(RegistryError, match="socks4"):
+        push_something({**environ, "HTTPS_PROXY": "socks4://127.0.0.1:1"})
     with pytest.raises(UnreachableError, match="the proxy fails") as raised:
         push_something({**environ, "HTTPS_PROXY": "http://user:geheim@127.0.0.1:1"})
     assert "geheim" not in f"{raised.value}{raised.value.hint}"
+
+
+class _SocksHandler(BaseRequestHandler):
+    """SOCKS 5 (RFC 1928) with user and password (RFC 1929), for CONNECT to a name."""
+
+    backend: str
+    names: list[str]
+
+    def handle(self) -> None:
+        stream = self.request.makefile("rb")
+        stream.read(stream.read(2)[1])
+        self.request.sendall(b"\5\2")
+        user = stream.read(stream.read(2)[1])
+        password = stream.read(stream.read(1)[0])
+        self.request.sendall(b"\1\0" if (user, password) == (b"user", b"se:cret") else b"\1\1")
+        if stream.read(4) != b"\5\1\0\3":
+            return
+        self.names.append(stream.read(stream.read(1)[0]).decode())
+        stream.read(2)
+        host, _, port = self.backend.partition(":")
+        with socket.create_connection((host, int(port)), 10) as backend:
+            self.request.sendall(b"\5\0\0\1" + bytes(6))
+            back = threading.Thread(target=_pump, args=(backend, self.request), daemon=True)
+            back.start()
+            _pump(self.request, backend)
+            back.join(10)
+
+
+@pytest.mark.parametrize("scheme", ["socks5", "socks5h"])
+def test_through_socks(tmp_path: Path, environ: dict[str, str], scheme: str) -> None:
+    names: list[str] = []
+    with registry(tmp_path / "r") as running:
+        handler = type("Handler", (_SocksHandler,), {"backend": running.address, "names": names})
+        with serving(handler) as port:
+            address = f"127.0.0.1:{port}"
+            proxy = f"{scheme}://user:se%3Acret@{address}"
+            push_something({**environ, "HTTPS_PROXY": proxy, "HTTP_PROXY": proxy}, insecure=True)
+            assert set(names) == {HOST}  # which only the proxy can resolve
+            wrong = f"{scheme}://user:geheim@{address}"
+            with pytest.raises(UnreachableError, match="SOCKS5 authentication failed") as raised:
+                push_something({**environ, "HTTPS_PROXY": wrong, "HTTP_PROXY": wrong}, insecure=True)
+            assert "geheim" not in f"{raised.value}{raised.value.hint}"
+    with pytest.raises(UnreachableError, match="connection refused"):
+        push_something({**environ, "HTTPS_PROXY": f"{scheme}://127.0.0.1:1"})

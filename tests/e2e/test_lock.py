@@ -421,6 +421,7 @@ def test_options_that_contradict(pybuild: Pybuild) -> None:
         ("lock", "--check", "--update", "x"),
         ("lock", "--update", "x", "--pull"),
         ("lock", "--update", "x"),
+        ("lock", "-o", "-"),
     ):
         assert pybuild(*words, ".").returncode == 2, words
 

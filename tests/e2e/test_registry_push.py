@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -132,7 +134,9 @@ def test_push_of_the_store(project: Pybuild, based: list[str], plain: Registry) 
     assert [line.partition(": digest: ")[0] for line in lines] == [plain.name("stored:1"), plain.name("stored:2")]
     digest = lines[0].rpartition(" ")[2]
     assert project.ok("push", "-q", plain.name("stored:1"), plain.name("other:x")).stdout == f"{digest}\n"
-    assert project.ok("pull", "-q", plain.name("other:x")).stdout == f"{digest}\n"
+    assert project.ok("push", "-q", plain.name("stored:1"), f"docker://{plain.name('other:y')}").stdout == f"{digest}\n"
+    for name in (plain.name("other:x"), f"docker://{plain.name('other:y')}"):
+        assert project.ok("pull", "-q", name).stdout == f"{digest}\n"
 
 
 FAULTS = {
@@ -158,6 +162,47 @@ def test_a_network_at_its_worst(
     build(project, based, "-t", proxy.name(name), "--push")
     assert project.ok("pull", "-q", plain.name(name)).returncode == 0
     assert project.ok("run", "--rm", plain.name(name), "cat", "/made").stdout == "made\n"
+
+
+def test_a_killed_push_sends_no_blob_twice(project: Pybuild, based: list[str], proxy: FaultProxy) -> None:
+    """Killed at whatever moment: what the registry has got completely is not sent again."""
+    name = proxy.name("killed:1")
+    build(project, based, "-t", name)
+    proxy.rule = lambda _method, _path: Fault(delay=0.05)
+    kills = 0
+    for number in range(6):
+        seen, deadline = len(proxy.passed), time.monotonic() + 30
+        process = subprocess.Popen(
+            project.argv("push", name), env=project.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while len(proxy.exchanges) <= seen + number * 3 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        kills += process.wait() < 0
+    assert kills > 1
+    project.ok("push", name)
+    sent = [
+        each.path.rpartition("digest=")[2] for each in proxy.passed if "digest=" in each.path and each.status == 201
+    ]
+    assert len(sent) == len(set(sent)) >= 3
+
+
+@pytest.mark.parametrize("fault", [Fault(flip_request=True), Fault(end_request=500)], ids=["wrong", "short"])
+def test_bytes_that_get_lost_or_spoilt(
+    project: Pybuild, based: list[str], plain: Registry, proxy: FaultProxy, fault: Fault
+) -> None:
+    """The registry notices; and says so, when it never gets better."""
+    left = [fault] * 2
+    proxy.rule = lambda method, path: left.pop() if left and method in ("PATCH", "PUT") and "/blobs/" in path else None
+    name = f"spoilt-{int(fault.flip_request)}:1"
+    build(project, based, "-t", proxy.name(name), "--push")
+    assert left == []
+    assert project.ok("copy", "-q", f"docker://{plain.name(name)}", "oci:checked:1").returncode == 0
+    proxy.rule = lambda method, path: Fault(flip_request=True) if method == "PUT" and "/blobs/" in path else None
+    project.write(small="other")
+    done = project("build", *based, "-t", proxy.name(name), "--push", ".")
+    assert done.returncode == 1
+    assert "DIGEST_INVALID" in done.stderr and "hint: the registry, or a proxy on the way" in done.stderr
 
 
 def test_a_refusal_is_explained(project: Pybuild, based: list[str], plain: Registry, proxy: FaultProxy) -> None:
