@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import subprocess
@@ -48,15 +49,13 @@ def serving(who: Pybuild, *words: str) -> Iterator[int]:
 
 def answer(port: int) -> bytes:
     """What comes back of `ping`, as soon as the program listens."""
-    for _ in range(200):
-        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+    for _ in range(600):
+        # Until the program listens a connection is closed, which shows wherever the client has come to.
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=30) as client:
             client.sendall(b"ping\n")
             client.shutdown(socket.SHUT_WR)
-            try:
-                if received := b"".join(iter(lambda: client.recv(100), b"")):
-                    return received
-            except ConnectionResetError:
-                continue
+            if received := b"".join(iter(lambda: client.recv(100), b"")):
+                return received
     return b""
 
 
