@@ -262,7 +262,7 @@ def test_builds_and_prunes_at_once(pybuild: Pybuild, based: list[str], tmp_path:
     for number, found in built.items():
         assert {done.stderr for done in found if done.returncode} == set()
         assert {done.stdout for done in found} == {right[number]}
-    assert sum(map(len, built.values())) > 6
+    assert sum(map(len, built.values())) > 2
     done = pybuild("store", "check", "--format", "json")
     assert (done.returncode, "damage" in done.stdout) == (0, False), done.stdout
 
