@@ -1,8 +1,6 @@
 """The process's standard streams, whatever it was started with: closed ones are opened, what a locale cannot show is
 written as an escape, and what could not be written is found out before the end."""
 
-from __future__ import annotations
-
 import os
 import sys
 from typing import BinaryIO, NamedTuple, TextIO

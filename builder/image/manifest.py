@@ -21,7 +21,7 @@ from cache.errors import CacheError
 
 _MANIFEST_TYPES = (MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST)
 _INDEX_TYPES = (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
-_CONFIG_TYPES = (MEDIA_CONFIG, MEDIA_DOCKER_CONFIG)
+CONFIG_TYPES = (MEDIA_CONFIG, MEDIA_DOCKER_CONFIG)
 _PLATFORM_KEYS = ("os", "architecture", "variant")
 
 
@@ -82,7 +82,7 @@ def _manifest(document: dict[str, Any], media_type: str | None, what: str) -> Ma
 
 def require_image_type(manifest: Manifest, name: str) -> None:
     """BuildError for a manifest whose config is that of something else than an image; `name` stands for it."""
-    if manifest.config.media_type not in _CONFIG_TYPES:
+    if manifest.config.media_type not in CONFIG_TYPES:
         raise BuildError(f"{name} is no image but another kind of artifact: {manifest.config.media_type!r}")
 
 

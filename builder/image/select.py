@@ -7,11 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from builder.errors import BuildError
-from builder.image.manifest import Index, Manifest, parse_manifest
+from builder.image.manifest import CONFIG_TYPES, Index, Manifest, parse_manifest
 from builder.image.platform import choose, platform_of
 from cache.descriptor import (
-    MEDIA_CONFIG,
-    MEDIA_DOCKER_CONFIG,
     MEDIA_DOCKER_INDEX,
     MEDIA_DOCKER_MANIFEST,
     MEDIA_INDEX,
@@ -28,7 +26,7 @@ IMAGE_NAME = "io.containerd.image.name"
 
 _INDEX_TYPES = (MEDIA_INDEX, MEDIA_DOCKER_INDEX)
 _KNOWN_TYPES = (MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST, *_INDEX_TYPES)
-_IMAGE_KINDS = ("", MEDIA_CONFIG, MEDIA_DOCKER_CONFIG)
+_IMAGE_KINDS = ("", *CONFIG_TYPES)
 """Artifact types of images: lists of referrers say what the config is."""
 
 _HEX = frozenset("0123456789abcdef")
