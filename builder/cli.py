@@ -72,9 +72,8 @@ def script() -> int:
     if threading is not None and threading.active_count() > 1:
         return code
     try:
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None:
-                stream.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
     except (OSError, ValueError):
         return code
     os._exit(code)

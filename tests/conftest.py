@@ -15,6 +15,7 @@ import pytest
 from tests.leftovers import wait_until_clean
 
 if TYPE_CHECKING:
+    from tests.builder.world import World
     from tests.faultproxy import FaultProxy
     from tests.registries import Registry
 
@@ -108,6 +109,17 @@ def pybuild(tmp_path: Path) -> Pybuild:
 def based(pybuild: Pybuild, base_layout: Path) -> list[str]:
     """The words that give `FROM base` its meaning."""
     return ["--build-context", f"base=oci-layout://{base_layout}"]
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    """A machine with a network of its own, and an internet behind it."""
+    from tests.builder.world import make_world
+
+    require(os.geteuid() == 0, "a network of one's own needs root")
+    require(all(shutil.which(name) for name in ("ip", "nft", "iptables")), "needs iproute2, nftables and iptables")
+    with make_world() as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -209,7 +209,7 @@ def add_plan_arguments(parser: argparse.ArgumentParser) -> None:
     add("--pull", action="store_true", help=pull)
     add("--no-cache", action="store_true", help="run every instruction")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE", help="run every instruction of a stage")
-    network = "the network of RUN: none, host, bridge (the build's own), default (bridge, where there can be none host)"
+    network = "the network of RUN: none, host, bridge (the build's own), default (bridge, or host without /dev/net/tun)"
     add("--network", default="default", metavar="MODE", help=network)
     modes = "which bits of modes of context files count for the cache: full (default), or git: the executable bit only"
     add("--cache-key-mode", default="full", choices=("full", "git"), help=modes)

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 
-import pytest
-
-from tests.builder.world import World, make_world
-from tests.conftest import PROJECT, require
+from tests.builder.world import World
+from tests.conftest import PROJECT
 
 _UNREAD = """
 import os, select, socket, time
@@ -78,14 +73,6 @@ def python(code: str, world: World | None = None) -> subprocess.CompletedProcess
     return subprocess.run(
         world.words(*words) if world else words, cwd=PROJECT, capture_output=True, text=True, timeout=60, check=False
     )
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    require(os.geteuid() == 0, "a network of one's own needs root")
-    require(all(shutil.which(name) for name in ("ip", "nft", "iptables")), "needs iproute2, nftables and iptables")
-    with make_world() as made:
-        yield made
 
 
 def test_all_is_taken_back_though_the_launcher_did_not_read_what_was_sent_to_it() -> None:

@@ -6,14 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from builder.errors import SandboxError
 from builder.sandbox.net import userspace
-from tests.builder.world import ANSWER, GREETING_PORT, SERVER, SERVER_6, UPLINK, UPLINK_6, World, make_world
+from tests.builder.world import ANSWER, GREETING_PORT, SERVER, SERVER_6, UPLINK, UPLINK_6, World
 from tests.conftest import PROJECT, require
 
 _MAKE = """
@@ -50,12 +49,10 @@ network.close()
 
 
 @pytest.fixture
-def world() -> Iterator[World]:
-    require(os.geteuid() == 0, "making the world around it needs root")
-    require(all(shutil.which(name) for name in (*userspace.PROGRAMS, "ip", "unshare")), "needs passt and slirp4netns")
+def world(world: World) -> World:
+    require(all(shutil.which(name) for name in (*userspace.PROGRAMS, "unshare")), "needs passt and slirp4netns")
     require(os.access("/dev/net/tun", os.R_OK | os.W_OK), "needs /dev/net/tun")
-    with make_world() as made:
-        yield made
+    return world
 
 
 def python(world: World, code: str, *words: str) -> str:

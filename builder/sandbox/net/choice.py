@@ -1,7 +1,8 @@
 """Which network a process gets: what was asked for, and what the machine can give.
 
-`default` is a network of the build's own, and the machine's where there can be none, which is said once; `bridge`
-insists on its own.
+`default` is a network of the build's own. A machine that keeps /dev/net/tun from its users, or a container without it,
+can have none for them: there it is the machine's, which is said once. What could be mended, a program that is not
+installed, is an error instead, as everything is for `bridge`.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ class NetworkChoice:
         self._was_said = False
 
     def mode(self, asked: str, launcher: Launcher, say: Callable[[str], None]) -> str:
-        """`none`, `host` or `bridge` for what was asked. Raises SandboxError when a network of one's own was insisted
-        on, and there can be none; `say` hears, once, what a user has to know about this machine's network."""
+        """`none`, `host` or `bridge` for what was asked. Raises SandboxError when there is no network of one's own
+        although it was insisted on, or there could be one; `say` hears, once, what a user has to know about this
+        machine's network."""
         if asked in (NONE, HOST):
             return asked
         try:
             network = launcher.network()
         except SandboxError as error:
-            if asked == BRIDGE or self.is_own_required:
+            from builder.sandbox.net.userspace import has_tun
+
+            if asked == BRIDGE or self.is_own_required or has_tun():
                 raise SandboxError(f"no network for the step: {error}", hint=error.hint) from error
             self._say_once([f"the network of RUN is the host's: {error}"], say)
             return HOST

@@ -82,11 +82,17 @@ class Userspace:
             _end(self._running.popitem()[1])
 
 
+def has_tun() -> bool:
+    """Whether this process may make the device that the programs need."""
+    return os.access(_TUN, os.R_OK | os.W_OK)
+
+
 def find_program() -> str:
     """The path of pasta or slirp4netns. Raises SandboxError with what to do when neither can be used."""
-    if not os.access(_TUN, os.R_OK | os.W_OK):
+    if not has_tun():
         what = "may not be opened" if os.path.exists(_TUN) else "is not there"
-        raise SandboxError(f"{_TUN} {what}", hint=f"make {_TUN} (mode 0666, device 10:200), or use --network=host")
+        way = f"make {_TUN} (mode 0666, device 10:200; for a container --device {_TUN})"
+        raise SandboxError(f"{_TUN} {what}", hint=f"{way}, or use --network=host")
     for name in PROGRAMS:
         found = shutil.which(name, path=_PATH)
         if found:
