@@ -150,8 +150,8 @@ def _change_users(words: Sequence[str], name: str, *, check: bool = True) -> Non
         if words[0] == "usermod":
             return
         for path in ("/etc/subuid", "/etc/subgid"):
-            with open(path, "a+") as file:
-                file.seek(0)
-                kept = [line for line in file if not line.startswith(f"{name}:")]
-                file.truncate(0)
-                file.writelines(kept)
+            if os.path.exists(path):
+                kept = [line for line in Path(path).read_text().splitlines(True) if not line.startswith(f"{name}:")]
+                # At once: a build of another user may be reading it.
+                Path(f"{path}.pybuild").write_text("".join(kept))
+                os.rename(f"{path}.pybuild", path)
