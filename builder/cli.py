@@ -6,18 +6,15 @@ program's own.
 
 from __future__ import annotations
 
-import argparse
-import functools
 import gc
 import os
 import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib import import_module
-from typing import NoReturn
 
 from builder import __version__
+from builder.arguments import Parser
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.streams import Streams, finish, open_streams, visible
@@ -159,8 +156,8 @@ def _dispatch(words: list[str], environment: Environment) -> int:
         name = words.pop(0)
     elif len(words) == 1 and not words[0].startswith("-") and not os.path.exists(words[0]) and not _is_remote(words[0]):
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
-    module = import_module(f"builder.commands.{_MODULES.get(name, name)}")
-    parser = _Parser(f"pybuild {name}", description=COMMANDS[name], allow_abbrev=False, formatter_class=_formatter)
+    module = __import__(f"builder.commands.{_MODULES.get(name, name)}", fromlist=["run"])
+    parser = Parser(f"pybuild {name}", COMMANDS[name])
     module.add_arguments(parser)
     bare = getattr(module, "BARE", {})
     try:
@@ -170,31 +167,10 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     return int(module.run(arguments, environment))
 
 
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line; the list of all options would hide it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog.partition(' ')[2]}: {message}", hint=f"{self.prog} --help shows the options")
-
-
 def _is_remote(word: str) -> bool:
     from builder.contexts.kinds import is_remote
 
     return is_remote(word)
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    """Help as wide as the terminal."""
-    return argparse.HelpFormatter(prog, max_help_position=34, width=_help_width())
-
-
-@functools.cache
-def _help_width() -> int:
-    """Asked of the system here, because argparse would import shutil for it; once, because it asks for every option."""
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns - 2
-    except (OSError, ValueError):
-        return 98
 
 
 def _overview() -> str:

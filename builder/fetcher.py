@@ -5,12 +5,12 @@ The door to `ops.fetch` and `git`, which a build that fetches nothing does not l
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
 from builder.plan import GitSourceOp, HttpSourceOp
+from cache.mutex import Lock
 from cache.store import Store
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Fetcher:
         self._files: dict[HttpSourceOp, Fetched] = {}
         self._repositories: dict[GitSourceOp, GitSource] = {}
         self._running: Running | None = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def file(self, op: HttpSourceOp) -> Fetched:
         """The answer of an HttpSourceOp's server, asked at the first call. Raises BuildError."""

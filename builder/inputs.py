@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from builder.plan import CopyAction, Vertex
 from cache.digest import sha256_hex
 from cache.errors import StoreFullError
 from cache.memo import Memo
+from cache.mutex import Lock
 from cache.snapshots import Snapshot
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class _Read:
         self.key = "tree:" + sha256_hex(tree.state().encode("utf-8", "surrogateescape"))
         self.digests: dict[str, str] = json.loads(memo.get(self.key) or b"{}")
         self.selections: dict[str, Selection] = {}
-        self.lock = threading.Lock()
+        self.lock = Lock()
         self._known = len(self.digests)
 
     def selection(self, copy: CopyAction) -> Selection:
@@ -68,7 +68,7 @@ class Inputs:
         self._vertices = vertices
         self.fetcher = fetcher
         self._trees: dict[str, _Read] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     @property
     def project(self) -> str:

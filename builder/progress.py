@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol, TextIO
 
 from builder.plan import PlanWarning
 from builder.streams import visible
+from cache.mutex import Lock
 
 if TYPE_CHECKING:
     from builder.sandbox.usage import Usage
@@ -173,7 +173,7 @@ class PlainReporter(QuietReporter):
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.perf_counter) -> None:
         self._stream = stream
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._numbers: dict[int, int] = {}
         self._names: dict[int, str] = {}
         self._begun: dict[int, float] = {}
@@ -273,7 +273,7 @@ class JsonReporter(QuietReporter):
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.time) -> None:
         self._stream = stream
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def _event(self, event: str, **fields: object) -> None:
         line = json.dumps({"event": event, "time": round(self._clock(), 6), **fields})

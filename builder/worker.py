@@ -4,7 +4,6 @@ The parts are the store, the files that the build reads (`inputs`), the sandbox,
 """
 
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,6 +15,7 @@ from builder.progress import Reporter
 from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from builder.security_options import DEFAULT as DEFAULT_SECURITY
 from builder.security_options import SecurityOptions
+from cache.mutex import Lock, RLock
 from cache.snapshots import Snapshot
 from cache.store import Store
 
@@ -40,7 +40,7 @@ class Secrets:
         self._sources = {source.id: source for source in sources}
         self._environ = environ
         self._pinned: dict[str, bytes | None] = {}
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self.ssh = ssh
 
     def is_keyed(self, secret_id: str) -> bool:
@@ -113,13 +113,13 @@ class Sandbox:
         self._network: NetworkChoice | None = None
         self.usage: dict[int, Usage] = {}
         """What each step that ran has used, by its index in the plan."""
-        self.terminal = threading.Lock()
+        self.terminal = Lock()
         """Held by the step that talks with the user."""
         self._launcher: Launcher | None = None
         self._choose: Callable[[], Snapshotter] = lambda: OVERLAY
         self._remap: Callable[[], Launcher] | None = None
         self._snapshotter: Snapshotter | None = None
-        self._lock = threading.RLock()
+        self._lock = RLock()
 
     def merge_layers(self, choose: Callable[[], Snapshotter], remap: Callable[[], Launcher] | None = None) -> None:
         """Say how layers become roots, and what makes a launcher for other users than the machine's."""

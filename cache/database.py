@@ -10,13 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from cache.errors import CacheError, StoreCorruptError, StoreFullError, StoreVersionError
 from cache.migrations import SCHEMA_VERSION, steps
+from cache.mutex import RLock
 
 _BUSY_SECONDS = 60.0
 _CHUNK = 500
@@ -41,7 +41,7 @@ class Database:
         """
         self.path = path
         self.is_read_only = is_read_only
-        self._lock = threading.RLock()
+        self._lock = RLock()
         with self._errors():
             self._connection = sqlite3.connect(
                 _address(path) if is_read_only else path,

@@ -18,11 +18,11 @@ import errno
 import fcntl
 import itertools
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 
 from cache.digest import sha256_hex
 from cache.errors import CacheError, os_errors
+from cache.mutex import Lock
 
 OnWait = Callable[[str], None]
 
@@ -36,7 +36,7 @@ class Locks:
         self._locks_dir = os.path.join(root, "run", "locks")
         self._leases_dir = os.path.join(root, "run", "leases")
         self.temporary_dir = os.path.join(root, "run", "tmp")
-        self._guard = threading.Lock()
+        self._guard = Lock()
         self._lease = ""
         self._lease_fd = -1
         self._numbers = itertools.count(1)

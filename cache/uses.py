@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import threading
 from collections.abc import Iterable, Iterator
 
 from cache.errors import CacheError, os_errors
 from cache.locks import Locks
+from cache.mutex import Lock
 
 
 class Uses:
@@ -26,7 +26,7 @@ class Uses:
     def __init__(self, root: str, locks: Locks) -> None:
         self._path = os.path.join(root, "run", "gate")
         self._locks = locks
-        self._guard = threading.Lock()
+        self._guard = Lock()
         self._names: set[str] = set()
         self._fd = -1
         self._stays = False

@@ -13,9 +13,12 @@ from grammar.errors import DockerfileError
 DEFAULT_DOMAIN = "docker.io"
 DEFAULT_TAG = "latest"
 MAX_PATH_SIZE = 255
+MAX_TAG_SIZE = 128
 
 _LEGACY_DEFAULT_DOMAIN = "index.docker.io"
 _OFFICIAL_PREFIX = "library/"
+_LOWER = "abcdefghijklmnopqrstuvwxyz0123456789"
+_TAG = f"{_LOWER}ABCDEFGHIJKLMNOPQRSTUVWXYZ_.-"
 _HEX_SIZES = {"sha256": 64, "sha384": 96, "sha512": 128}
 
 
@@ -67,7 +70,7 @@ class Reference(NamedTuple):
 
 def parse_reference(text: str) -> Reference:
     """The complete reference that `text` stands for. Raises DockerfileError."""
-    if _identifier().fullmatch(text):
+    if _is_identifier(text):
         raise DockerfileError(f"image {quoted(text)} is a bare id, expected a name")
     domain, rest = _split_domain(text)
     path = rest.partition(":")[0]
@@ -77,21 +80,21 @@ def parse_reference(text: str) -> Reference:
             hint=f"did you mean {to_lower(path.removeprefix('library/'))}? A stage is named exactly as its AS name",
             subject=text,
         )
-    match = _reference().fullmatch(f"{domain}/{rest}")
-    if match is None:
+    found = _parsed(domain, rest)
+    if found is None:
         raise DockerfileError(
             f"image {quoted(text)} is not a valid reference, expected [registry/]name[:tag][@digest]", subject=text
         )
-    if len(match["path"]) > MAX_PATH_SIZE:
+    if len(found.path) > MAX_PATH_SIZE:
         raise DockerfileError(f"image {quoted(text)} has a name longer than {MAX_PATH_SIZE} characters", subject=text)
-    if match["digest"] and not is_digest(match["digest"]):
+    if found.digest and not is_digest(found.digest):
         raise DockerfileError(f"image {quoted(text)} has a digest that is not valid, expected sha256:<64 hex digits>")
-    return Reference(match["domain"] or "", match["path"], match["tag"] or "", match["digest"] or "")
+    return found
 
 
 def parse_any_reference(text: str) -> str:
     """The complete form of a reference, a digest, or an image id of 64 hex digits. Raises DockerfileError."""
-    if _identifier().fullmatch(text):
+    if _is_identifier(text):
         return f"sha256:{text}"
     return text if is_digest(text) else str(parse_reference(text))
 
@@ -116,19 +119,44 @@ def _split_domain(text: str) -> tuple[str, str]:
     return first, rest
 
 
-@cache
-def _identifier() -> re.Pattern[str]:
-    return re.compile("[a-f0-9]{64}")
+def _is_identifier(text: str) -> bool:
+    return len(text) == 64 and not text.strip("0123456789abcdef")
 
 
-@cache
-def _reference() -> re.Pattern[str]:
-    """Compiled at the first use: a warm build names images by digest."""
-    component = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-    domain = rf"(?:{component}(?:\.{component})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?"
-    part = "[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
-    digest = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}"
-    return re.compile(
-        rf"(?:(?P<domain>{domain})/)?(?P<path>{part}(?:/{part})*)(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{{0,127}}))?"
-        rf"(?:@(?P<digest>{digest}))?"
+def _parsed(domain: str, rest: str) -> Reference | None:
+    """The parts of `domain/path[:tag][@digest]`, None when one is malformed."""
+    name, at, digest = rest.partition("@")
+    path, colon, tag = name.partition(":")
+    if domain != DEFAULT_DOMAIN and not _domain().fullmatch(domain):
+        domain, path = "", f"{domain}/{path}"
+    is_valid = (
+        all(map(_is_part, path.split("/")))
+        and (not colon or _is_tag(tag))
+        and (not at or _digest().fullmatch(digest) is not None)
     )
+    return Reference(domain, path, tag, digest) if is_valid else None
+
+
+def _is_part(text: str) -> bool:
+    return text != "" and (not text.strip(_LOWER) or _part().fullmatch(text) is not None)
+
+
+def _is_tag(text: str) -> bool:
+    return 0 < len(text) <= MAX_TAG_SIZE and text[0] not in ".-" and not text.strip(_TAG)
+
+
+# Compiled at the first use: a warm build names images by digest, and most names are plain words.
+@cache
+def _domain() -> re.Pattern[str]:
+    component = "[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+    return re.compile(rf"(?:{component}(?:\.{component})*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?")
+
+
+@cache
+def _part() -> re.Pattern[str]:
+    return re.compile("[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
+
+
+@cache
+def _digest() -> re.Pattern[str]:
+    return re.compile("[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}")

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-
-_PATTERN = re.compile(
-    r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
-)
+from functools import cache
 
 
 def format_time(time_ns: int) -> str:
@@ -26,7 +23,7 @@ def format_time(time_ns: int) -> str:
 
 def parse_time(text: str) -> int | None:
     """Return nanoseconds since 1970, or None for text that is no RFC 3339 time."""
-    match = _PATTERN.fullmatch(text)
+    match = _pattern().fullmatch(text)
     if match is None:
         return None
     year, month, day, hour, minute, second = (int(part) for part in match.group(1, 2, 3, 4, 5, 6))
@@ -37,6 +34,13 @@ def parse_time(text: str) -> int | None:
         offset = int(match[9]) * 3600 + int(match[10]) * 60
         seconds -= offset if match[8] == "+" else -offset
     return seconds * 1_000_000_000 + int((match[7] or "").ljust(9, "0"))
+
+
+@cache
+def _pattern() -> re.Pattern[str]:
+    """Compiled at the first use, which a cached build has not."""
+    date, time_of_day = r"(\d{4})-(\d\d)-(\d\d)", r"(\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9})\d*)?"
+    return re.compile(rf"{date}[Tt]{time_of_day}(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII)
 
 
 def _days(year: int, month: int, day: int) -> int:
