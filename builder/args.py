@@ -6,11 +6,11 @@ Source: Dockerfile reference, ARG (scope; automatic platform ARGs); BuildKit's b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.errors import BuildError, Location
 from builder.options import BuildOptions
 from builder.stage import at
+from cache.namedtuple import NamedTuple
 from grammar.nodes import Dockerfile
 from grammar.platforms import Platform
 from grammar.words import Lexer

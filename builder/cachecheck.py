@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from math import ceil
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.explain.difference import Difference
@@ -20,6 +19,7 @@ from builder.plan import ExecOp, FileOp, LocalSourceOp
 from builder.solver import Solver
 from builder.state import VertexState
 from builder.treediff import tree_differences
+from cache.namedtuple import NamedTuple
 from cache.snapshots import Layer, Snapshot
 
 SAME, TIMES, UNSTABLE, WRONG = "same", "times", "unstable", "wrong"

@@ -6,7 +6,6 @@ Images that the store does not have are taken to exist, with an empty config: a 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.findings import make_linter
@@ -16,6 +15,7 @@ from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp
 from builder.scope import Checks
 from builder.sources import BaseSource, SourceResolver
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 from grammar import lint_hadolint, rules, rules_hadolint
 from grammar.errors import DockerfileError
 from grammar.ignore import IgnoreMatcher

@@ -9,9 +9,10 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Mapping
-from typing import BinaryIO, NamedTuple, Self
+from typing import BinaryIO, Self
 
 from builder.errors import BuildError
+from cache.namedtuple import NamedTuple
 from cache.snapshots import Snapshot
 from grammar.errors import DockerfileError
 from grammar.ignore import IgnoreMatcher, read_patterns

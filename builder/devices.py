@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.sandbox.spec import Device, Mount, ProcessSpec
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.cdi.registry import Registry

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.args import GlobalArgs
 from builder.errors import BuildError, Location
@@ -18,6 +17,7 @@ from builder.plan import GitSourceOp, HttpSourceOp
 from builder.remote import git_ref, git_source, http_source, is_url
 from builder.sources import SourceResolver
 from builder.stage import at
+from cache.namedtuple import NamedTuple
 from grammar.nodes import AddInstruction, ArgInstruction, Dockerfile, Stage
 from grammar.platforms import Platform
 from grammar.words import Lexer

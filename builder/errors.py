@@ -4,7 +4,7 @@
 130 interrupted.
 """
 
-from typing import NamedTuple
+from cache.namedtuple import NamedTuple
 
 
 class Location(NamedTuple):

@@ -6,7 +6,7 @@ Types: `image` (the local store), `registry`, `oci` and `docker` (archives), `lo
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError, UsageError
 from builder.export.archiveplan import plan_archive
@@ -18,6 +18,7 @@ from builder.image.stored import chain_id_of, put_document, tag_image
 from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_INDEX, Descriptor
 from cache.digest import Digest
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 from cache.snapshot import EMPTY
 from cache.store import Store
 

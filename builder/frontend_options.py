@@ -6,11 +6,12 @@ Source: BuildKit, frontend attributes of the Dockerfile front end.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder import frontend_values as values
 from builder.errors import UsageError
 from builder.frontend_values import ExtraHost, Resources, Ulimit
+from cache.namedtuple import NamedTuple
 from grammar.platforms import Platform
 
 if TYPE_CHECKING:

@@ -4,9 +4,8 @@ The command line's words end here as well, so that both refuse the same. Knows n
 Source: BuildKit, frontend attributes of the Dockerfile front end; docker buildx build reference.
 """
 
-from typing import NamedTuple
-
 from builder.errors import UsageError
+from cache.namedtuple import NamedTuple
 from grammar.platforms import Platform
 
 _INT64 = (-(1 << 63), (1 << 63) - 1)

@@ -12,11 +12,12 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import UsageError
 from builder.quantities import parse_duration, parse_space
 from cache.errors import os_errors
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from cache.prune import Policy, Pruned

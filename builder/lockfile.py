@@ -16,11 +16,12 @@ import contextlib
 import json
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from builder.errors import BuildError
 from builder.plan import GitSourceOp
 from builder.redact import redact
+from cache.namedtuple import NamedTuple
 
 VERSION = 1
 _DIGEST = re.compile("sha256:[0-9a-f]{64}")

@@ -7,8 +7,6 @@ Source: Dockerfile reference, and BuildKit's behaviour where the reference is si
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder import lint_from, lower_config, lower_copy, lower_exec
 from builder.args import global_args
 from builder.bases import BaseResolver
@@ -25,6 +23,7 @@ from builder.stage import StageState, at
 from builder.stagegraph import StageGraph
 from builder.step import Step
 from builder.workpath import to_slash, workdir
+from cache.namedtuple import NamedTuple
 from grammar import nodes
 from grammar.lint import Linter
 from grammar.nodes import Dockerfile

@@ -1,7 +1,8 @@
 """What a build was asked to do: the command line's words, as values."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+
+from cache.namedtuple import NamedTuple
 
 
 class SecretSource(NamedTuple):

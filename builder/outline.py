@@ -8,7 +8,6 @@ Source: `docker buildx build --call`, BuildKit's frontend.outline and frontend.t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
 
 from builder.errors import Location
 from builder.lower import Lowered, lower_stages
@@ -18,6 +17,7 @@ from builder.scope import Checks
 from builder.sources import SourceResolver
 from builder.stage import StageState
 from builder.stagegraph import needed_by
+from cache.namedtuple import NamedTuple
 from grammar.lint import Linter
 from grammar.nodes import ArgInstruction, ArgValue, Dockerfile, Stage
 from grammar.platforms import Platform

@@ -4,9 +4,10 @@ Values only. An operation says everything that its result depends on and nothing
 `solver` carries it out. Paths are absolute in the root they belong to, with `surrogateescape` for odd bytes.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from builder.errors import Location
+from cache.namedtuple import NamedTuple
 
 SCRATCH = -1
 """The input index that stands for an empty root."""

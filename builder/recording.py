@@ -6,7 +6,7 @@ Nothing of it comes to be known to builds that are not locked.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.contexts.times import context_op
 from builder.errors import BuildError
@@ -20,6 +20,7 @@ from builder.lockfile import Entry, Key, LockedCommit, LockedFile, LockedFronten
 from builder.ops.definition import located
 from builder.plan import GitSourceOp, HttpSourceOp, LocalSourceOp, Plan, Vertex
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.ops.fetch import Fetched

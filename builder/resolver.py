@@ -7,7 +7,7 @@ digest.
 import json
 import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.contexts.kinds import is_remote
 from builder.errors import BuildError, UsageError
@@ -16,6 +16,7 @@ from builder.image.importer import import_layout
 from builder.image.stored import StoredImage, platforms_of, resolve_image
 from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
 from builder.sources import BaseSource, normal_name
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 from grammar.platforms import Platform
 

@@ -6,7 +6,7 @@ Source: docker image import reference; the instructions of `--change` are lowere
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.epoch import NAME as EPOCH
 from builder.errors import BuildError, UsageError
@@ -20,6 +20,7 @@ from builder.sources import BaseSource
 from cache.blobs import Readable
 from cache.descriptor import MEDIA_CONFIG, Descriptor
 from cache.digest import sha256_bytes
+from cache.namedtuple import NamedTuple
 from cache.snapshot import EMPTY
 from cache.store import Store
 from cache.tarblob import put_tar

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.options import BuildOptions
 from builder.plan import LocalSourceOp, Vertex
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.ignore import IgnoreMatcher
 from grammar.lint import Linter

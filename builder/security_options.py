@@ -6,10 +6,11 @@ Texts to values; a profile's file is read here, and compiled for a set of capabi
 import functools
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError, UsageError
 from cache.digest import sha256_hex
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.sandbox.spec import ProcessSpec

@@ -4,9 +4,10 @@ The only door out of lowering. It loads nothing heavy, so that a warm build may 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder.plan import GitSourceOp, HttpSourceOp, ImageSourceOp, LocalSourceOp
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.platforms import Platform
 from grammar.reference import parse_reference

@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 from builder.config import ImageConfig
 from builder.errors import BuildError, Location
 from builder.plan import SCRATCH
 from builder.sources import BaseSource
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.nodes import Instruction
 from grammar.platforms import Platform, normalize, parse_platform

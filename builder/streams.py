@@ -3,7 +3,9 @@ written as an escape, and what could not be written is found out before the end.
 
 import os
 import sys
-from typing import BinaryIO, NamedTuple, TextIO
+from typing import BinaryIO, TextIO
+
+from cache.namedtuple import NamedTuple
 
 
 def visible(text: str) -> str:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import UsageError
 from builder.holders import CONTAINER, GIT
 from builder.image.timestamp import parse_time
 from builder.quantities import parse_duration
+from cache.namedtuple import NamedTuple
 from cache.usage import BLOB, CACHE_MOUNT, DATABASE, FETCHED, LAYER, LEFTOVER, OTHER, Entry
 
 TYPES = (LAYER, BLOB, CACHE_MOUNT, GIT, FETCHED, CONTAINER, DATABASE, LEFTOVER, OTHER)

@@ -6,7 +6,7 @@ The parts are the store, the files that the build reads (`inputs`), the sandbox,
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.inputs import Inputs
@@ -16,6 +16,7 @@ from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from builder.security_options import DEFAULT as DEFAULT_SECURITY
 from builder.security_options import SecurityOptions
 from cache.mutex import Lock, RLock
+from cache.namedtuple import NamedTuple
 from cache.snapshots import Snapshot
 from cache.store import Store
 

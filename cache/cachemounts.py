@@ -15,12 +15,12 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from cache.database import Database
 from cache.digest import sha256_hex
 from cache.errors import CacheError, os_errors
 from cache.locks import Locks, OnWait
+from cache.namedtuple import NamedTuple
 from cache.removal import remove_tree
 
 PRIVATE_AT_MOST = 64

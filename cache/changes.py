@@ -14,12 +14,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 from cache import merged
 from cache.dirfds import DirectoryCache, read_limited
 from cache.errors import LayerError, os_errors
 from cache.merged import Found, Stack
+from cache.namedtuple import NamedTuple
 
 ADD = "add"
 MODIFY = "modify"

@@ -13,13 +13,14 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.digest import Digest
 from cache.diskuse import Meter
 from cache.errors import CacheError
 from cache.forget import forget
 from cache.holding import Roots
+from cache.namedtuple import NamedTuple
 from cache.prune import Outside
 from cache.removal import remove_at, remove_tree
 from cache.trees import ROOT_MODE

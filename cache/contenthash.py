@@ -10,10 +10,11 @@ import stat
 import time
 from collections.abc import Callable, Mapping
 from operator import itemgetter
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from cache.dirfds import OPEN_DIRECTORY, read_limited
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 from cache.statcache import FileDigests
 
 Keep: TypeAlias = Callable[[str, bool], bool | None]

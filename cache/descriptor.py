@@ -1,9 +1,10 @@
 """Descriptors: what a piece of content is, how long it is, and its address (OCI image-spec, descriptor)."""
 
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from cache.digest import Digest
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 
 MEDIA_LAYER_TAR = "application/vnd.oci.image.layer.v1.tar"
 MEDIA_LAYER_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"

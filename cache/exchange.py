@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.descriptor import Descriptor
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.keys import key_of
+from cache.namedtuple import NamedTuple
 
 VERSION = 1
 MEDIA_CACHE_CONFIG = "application/vnd.pybuild.cache.config.v1+json"

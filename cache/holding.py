@@ -6,7 +6,9 @@ The store knows neither images nor containers, so whoever does hands it their ro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
+
+from cache.namedtuple import NamedTuple
 
 
 class Roots(NamedTuple):

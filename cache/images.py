@@ -5,11 +5,11 @@ name ("") is kept as well, by its manifest digest.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from cache.database import Database
 from cache.digest import Digest
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 from cache.versions import Version, Versions
 
 _COLUMNS = "name, manifest_digest, config_digest, created_ns"

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from cache.database import Database
+from cache.namedtuple import NamedTuple
 
 _FOUND_AT_MOST = 24
 """Of each index: the newest ones."""

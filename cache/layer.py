@@ -11,13 +11,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache import tarwriter
 from cache.changes import Change, capability, entry_name
 from cache.digest import Digest
 from cache.dirfds import DirectoryCache, read_limited
 from cache.errors import LayerError, os_errors
+from cache.namedtuple import NamedTuple
 from cache.tarwriter import BLOCK, TarEntry
 
 if TYPE_CHECKING:

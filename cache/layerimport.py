@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
 
 from cache.blobs import BlobStore, Readable
 from cache.compression import open_decompressed
@@ -11,6 +10,7 @@ from cache.descriptor import Descriptor
 from cache.digest import Digest
 from cache.errors import LayerError
 from cache.merged import Stack
+from cache.namedtuple import NamedTuple
 from cache.pipeline import ReadAhead
 from cache.unpack import unpack_layer
 

@@ -1,11 +1,12 @@
 """The rows of layers and of the chains made of them. Knows no directory and no blob, only what is written of them."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.database import Database, Row
 from cache.descriptor import Descriptor
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 from cache.snapshot import Layer
 
 _COLUMNS = (

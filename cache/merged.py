@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
+
+from cache.namedtuple import NamedTuple
 
 OVERLAY_XATTRS = ("trusted.overlay.", "user.overlay.")
 """What overlayfs writes down for itself."""

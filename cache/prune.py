@@ -10,12 +10,13 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.ballast import put_ballast
 from cache.digest import Digest
 from cache.errors import StoreFullError, os_errors
 from cache.holding import FindRoots, Place
+from cache.namedtuple import NamedTuple
 from cache.removal import remove_tree
 from cache.usage import BLOB, CACHE_MOUNT, DATABASE, FETCHED, LAYER, OTHER, Entry, Survey
 

@@ -5,10 +5,10 @@ Knows no operation. A record does not keep its snapshot alive, so a reader asks 
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
 
 from cache.database import Database
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 
 _TOUCH_NS = 3600 * 10**9
 """How coarse "last used" is: a warm build then writes nothing most of the time."""

@@ -1,8 +1,7 @@
 """The nouns of the snapshot store: layers, and the stacks of them that make a root file system."""
 
-from typing import NamedTuple
-
 from cache.digest import Digest, sha256_hex
+from cache.namedtuple import NamedTuple
 
 EMPTY_LAYER = Digest("sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef")
 """The diff_id of a tar without entries."""

@@ -7,13 +7,13 @@ compressed with gzip on the way. Knows no image.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from cache.blobs import BlobStore, Readable
 from cache.compression import MAGIC_SIZE, PeekedStream, compressor, detect, open_decompressed
 from cache.descriptor import MEDIA_LAYER_GZIP, MEDIA_LAYER_ZSTD, Descriptor
 from cache.digest import Digest
 from cache.layerimport import HashedStream
+from cache.namedtuple import NamedTuple
 from cache.tarcontent import content_digest
 
 _CHUNK = 1 << 20

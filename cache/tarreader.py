@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.blobs import Readable
 from cache.errors import LayerError
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from cache.tarsparse import SparseContent

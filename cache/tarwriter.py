@@ -7,7 +7,7 @@ bytes. Knows no file system.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from cache.namedtuple import NamedTuple
 
 BLOCK = 512
 REGULAR, HARDLINK, SYMLINK, CHARDEV, BLOCKDEV, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"

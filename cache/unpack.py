@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from typing import NamedTuple
 
 from cache import merged, tarreader
 from cache.blobs import Readable
@@ -21,6 +20,7 @@ from cache.changes import WHITEOUT_PREFIX
 from cache.dirfds import OPEN_DIRECTORY
 from cache.errors import LayerError, from_os_error
 from cache.merged import Stack
+from cache.namedtuple import NamedTuple
 from cache.rootpaths import RootPaths, make_whiteout, set_opaque
 from cache.tarreader import TarMember, read_tar
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cache.diskuse import Meter
 from cache.holding import Chain, Place, Roots, children_first, only_ours, spread
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from cache.store import Store

@@ -7,10 +7,10 @@ are remembered. Knows no blob and no layer.
 """
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
 
 from cache.database import Database
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 
 REMEMBERED = 20
 """Versions of a name that have a row."""

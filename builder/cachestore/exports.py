@@ -11,7 +11,6 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import NamedTuple
 
 from builder.cachestore.filelists import send_lists
 from builder.cachestore.imports import LAZY, Imports, by_content
@@ -29,6 +28,7 @@ from cache.descriptor import Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
 from cache.exchange import TravellingLayer, TravellingRecord, make_index
+from cache.namedtuple import NamedTuple
 from cache.snapshot import Layer, Snapshot
 from cache.store import Store
 from cache.tarcontent import describe

@@ -15,7 +15,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from builder.cachestore.options import CacheSpec
 from builder.cachestore.place import CacheSource
@@ -29,6 +29,7 @@ from cache.errors import CacheError
 from cache.exchange import EMPTY_INDEX, CacheIndex, TravellingLayer, TravellingRecord
 from cache.keys import key_of
 from cache.layerrows import LayerRows
+from cache.namedtuple import NamedTuple
 from cache.snapshot import Layer, Snapshot, chain_id
 from cache.snapshots import EMPTY
 from cache.store import Store

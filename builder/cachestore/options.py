@@ -7,10 +7,10 @@ repeat the name of an attribute and never the whole text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
 
 from builder.errors import UsageError
 from builder.export.pack import Compression
+from cache.namedtuple import NamedTuple
 
 _COMPRESSION = ("compression", "compression-level", "force-compression")
 _COMMON_TO = ("mode", "ignore-error", "mounts")

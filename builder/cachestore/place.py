@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder.cachestore.options import CacheSpec
 from builder.image.manifest import Manifest
 from cache.blobs import Readable
 from cache.descriptor import Descriptor
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

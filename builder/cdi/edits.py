@@ -6,7 +6,9 @@ the reason why the device cannot be had.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
+
+from cache.namedtuple import NamedTuple
 
 _READ_ONLY, _KNOWN_OPTIONS = "ro", {"ro", "rw", "bind", "rbind", "nosuid", "nodev", "noexec", "private", "rprivate"}
 _TYPES = {"", "b", "c", "u"}

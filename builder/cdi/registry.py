@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.cdi.edits import Edits, read_edits, together
 from builder.errors import BuildError
+from cache.namedtuple import NamedTuple
 from grammar.errors import nearest
 
 SPEC_DIRS = ("/etc/cdi", "/var/run/cdi")

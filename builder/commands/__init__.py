@@ -6,9 +6,10 @@ command's help.
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, BinaryIO, NamedTuple, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from builder.errors import SandboxError
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from cache.store import Store

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
 
 from builder.cachestore.exports import Exports
 from builder.cachestore.imports import Imports, open_cache
@@ -14,6 +13,7 @@ from builder.cachestore.place import CacheSource, open_source, open_target
 from builder.commands import Environment
 from builder.plan import ExecOp, Plan
 from builder.worker import Worker
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

@@ -4,7 +4,6 @@ import argparse
 import os
 import stat
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from builder import resources
 from builder.commands import Environment
@@ -15,6 +14,7 @@ from builder.image.platform import host_platform, platform_value
 from builder.options import BuildOptions, Dns, SecretSource
 from builder.progress import KINDS, progress_kind
 from builder.security_options import parse_security_options
+from cache.namedtuple import NamedTuple
 
 CALLS = ("build", "check", "outline", "targets")
 CALL_FORMATS = ("text", "json")

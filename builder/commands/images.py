@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
@@ -24,6 +23,7 @@ from builder.image.timestamp import format_time, parse_time
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.images import ImageRecord
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 from cache.versions import Version
 

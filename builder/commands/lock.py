@@ -6,7 +6,6 @@ import argparse
 import os
 from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
 
 from builder.commands import Environment, build_options, session
 from builder.commands.locking import lock_path, read_lock
@@ -24,6 +23,7 @@ from builder.recording import Recorder, record
 from builder.resolver import StoreResolver
 from cache.atomic import write_atomic
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

@@ -8,13 +8,13 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import NamedTuple
 
 from builder.context import BuildContext, DockerfileText, read_dockerfile, read_standard_input
 from builder.contexts import kinds
 from builder.errors import BuildError, UsageError
 from builder.fetcher import Fetcher
 from builder.redact import redact
+from cache.namedtuple import NamedTuple
 from cache.snapshots import EMPTY, Snapshot
 
 

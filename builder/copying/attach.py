@@ -7,7 +7,6 @@ import os
 import re
 import stat
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import BuildError, UsageError
 from builder.image.document import encode_document
@@ -17,6 +16,7 @@ from builder.registry.repository import Repository
 from builder.registry.transfers import OnTransfer, Progress
 from cache.descriptor import MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}"
 

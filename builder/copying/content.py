@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol, Self, TypeAlias
+from typing import Protocol, Self, TypeAlias
 
 from builder.errors import BuildError
 from builder.image.manifest import Index, Manifest, parse_manifest
@@ -15,6 +15,7 @@ from builder.image.referrer import Referrer
 from builder.image.select import MAX_INDEX_DEPTH, platforms_in, select_manifest
 from cache.descriptor import Descriptor
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 
 MAX_REFERRERS = 1000
 """Their manifests are in memory all together."""

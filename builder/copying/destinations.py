@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 from builder.copying.content import Content, Stream
 from builder.copying.referrers import layout_entry
@@ -27,6 +27,7 @@ from builder.registry.referrers import push_referrer
 from builder.registry.repository import Repository
 from builder.registry.transfers import OnTransfer
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 _CHUNK = 1 << 20

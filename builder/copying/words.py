@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.errors import UsageError
+from cache.namedtuple import NamedTuple
 
 TRANSPORTS = ("docker", "oci", "oci-archive", "docker-archive", "store", "docker-daemon", "containers-storage")
 FOREIGN = ("docker-daemon", "containers-storage")

@@ -7,10 +7,11 @@ names look like secrets are left out, digests of secrets are only compared.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from builder.explain.files import FileChange, Files, file_changes
 from builder.redact import is_secret_name
+from cache.namedtuple import NamedTuple
 
 ListOf: TypeAlias = Callable[[str], "Files | None"]
 """The files behind a digest, None when nobody knows them any more."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.ops.wildcard import has_wildcard
+from cache.namedtuple import NamedTuple
 
 Files: TypeAlias = Sequence[tuple[str, str]]
 """Path as the copy names it, and state, as `ops.select` lists them."""

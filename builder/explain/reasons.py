@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.explain.difference import Difference, Told, compare
 from builder.explain.files import Files
@@ -22,6 +22,7 @@ from builder.state import VertexState
 from cache.errors import CacheError
 from cache.keynotes import FormerRecord
 from cache.keys import readable
+from cache.namedtuple import NamedTuple
 
 HIT, MISS, BELOW = "hit", "miss", "below"
 

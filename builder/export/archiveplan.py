@@ -4,7 +4,7 @@ The local store keeps the documents of the same plan, so that an image is the sa
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError
 from builder.export.pack import PackedImage
@@ -15,6 +15,7 @@ from builder.image.platform import platform_document
 from builder.image.select import IMAGE_NAME, REF_NAME
 from cache.descriptor import MEDIA_DOCKER_INDEX, MEDIA_DOCKER_MANIFEST, MEDIA_INDEX, Descriptor
 from cache.digest import Digest, sha256_bytes
+from cache.namedtuple import NamedTuple
 
 CREATED = "org.opencontainers.image.created"
 

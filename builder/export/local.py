@@ -12,13 +12,13 @@ import os
 import stat
 from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.export.file import output_error
 from builder.export.walk import MergedEntry
 from builder.sandbox import idmap
 from cache.merged import OVERLAY_XATTRS
+from cache.namedtuple import NamedTuple
 
 _CHUNK = 8 << 20
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -5,7 +5,7 @@ compressed. `pack` is for export: every layer is a blob of the wanted compressio
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.errors import BuildError
 from builder.export.config import Times, image_config
@@ -17,6 +17,7 @@ from builder.plan import PlannedImage
 from cache.descriptor import MEDIA_CONFIG, MEDIA_LAYER_TAR, Descriptor, oci_layer_type
 from cache.digest import Digest, sha256_bytes
 from cache.layerrows import LayerRows
+from cache.namedtuple import NamedTuple
 from cache.snapshot import Layer, Snapshot
 from cache.store import Store
 

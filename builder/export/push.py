@@ -6,7 +6,7 @@ Layers are compressed once, whatever the number of names, and go as soon as each
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder.errors import UsageError
 from builder.export.archiveplan import Archive
@@ -17,6 +17,7 @@ from builder.registry.client import RegistryClient
 from builder.registry.push import Document, Pusher, push_documents
 from builder.registry.transfers import OnTransfer, silent
 from cache.descriptor import MEDIA_CONFIG, Descriptor
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

@@ -4,9 +4,10 @@ Text in, values out; every name and value is checked here, nothing is opened.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.errors import UsageError
+from cache.namedtuple import NamedTuple
 
 _COMPRESSION = ("compression", "compression-level", "force-compression")
 _TIMES = ("rewrite-timestamp", "source-date-epoch")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from cache.merged import OVERLAY_XATTRS
+from cache.namedtuple import NamedTuple
 
 
 class MergedEntry(NamedTuple):

@@ -11,11 +11,12 @@ import base64
 import re
 import shlex
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from builder.errors import BuildError
 from builder.redact import redact
+from cache.namedtuple import NamedTuple
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 _HELPER = '!printf "username=%s\\npassword=%s\\n" "$PYBUILD_GIT_USERNAME" "$PYBUILD_GIT_PASSWORD"; :'

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.git.command import Git, GitError, Place
@@ -16,6 +15,7 @@ from builder.git.refs import Revision
 from builder.git.repository import Repository, object_format
 from builder.ops.failures import reported
 from builder.sandbox.fsops import Directory
+from cache.namedtuple import NamedTuple
 
 _LATEST_SECONDS = 1 << 33
 

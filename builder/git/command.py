@@ -14,11 +14,11 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.git.access import Access
 from builder.redact import redact
+from cache.namedtuple import NamedTuple
 
 _SETTINGS = (
     ("protocol.allow", "never"),

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.git.command import Git, Place
+from cache.namedtuple import NamedTuple
 
 _COMMIT = re.compile("[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _CHECKSUM = re.compile("[0-9a-fA-F]+")

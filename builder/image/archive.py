@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError
 from builder.image.document import MAX_DOCUMENT_SIZE
@@ -18,6 +18,7 @@ from cache.blobs import BlobStore, Readable
 from cache.compression import open_decompressed
 from cache.digest import Digest
 from cache.errors import LayerError
+from cache.namedtuple import NamedTuple
 from cache.tarreader import HARDLINK, REGULAR, SYMLINK, TarMember, read_tar
 
 DOCKER_FILE = "manifest.json"

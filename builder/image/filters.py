@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
 
 from builder.errors import UsageError
 from builder.image.config import runtime_config
 from builder.image.names import familiar_parts
 from builder.image.stored import StoredImage
 from builder.image.timestamp import parse_time
+from cache.namedtuple import NamedTuple
 
 _KEYS = ("reference", "dangling", "label", "before", "since")
 _TRUE, _FALSE = ("true", "1"), ("false", "0")

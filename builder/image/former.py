@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.errors import BuildError
 from builder.image.names import ImageName
 from builder.image.stored import read_images
 from cache.digest import Digest
 from cache.errors import CacheError
 from cache.images import ImageRecord
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 from cache.versions import Version, former_of
 

@@ -7,7 +7,6 @@ registers nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.image.archive import Archive, DockerImage
@@ -25,6 +24,7 @@ from builder.image.select import (
 )
 from cache.descriptor import MEDIA_CONFIG, MEDIA_LAYER_GZIP, MEDIA_LAYER_TAR, MEDIA_LAYER_ZSTD, Descriptor
 from cache.digest import Digest, sha256_bytes
+from cache.namedtuple import NamedTuple
 
 _LAYER_TYPES = {"none": MEDIA_LAYER_TAR, "gzip": MEDIA_LAYER_GZIP, "zstd": MEDIA_LAYER_ZSTD}
 

@@ -3,7 +3,7 @@
 Values, how they are read and how they are written. Where their bytes lie is the business of layout, archive and store.
 """
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from builder.errors import BuildError
 from builder.image.document import encode_document, expect, parse_document
@@ -18,6 +18,7 @@ from cache.descriptor import (
     docker_layer_type,
 )
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 
 _MANIFEST_TYPES = (MEDIA_MANIFEST, MEDIA_DOCKER_MANIFEST)
 _INDEX_TYPES = (MEDIA_INDEX, MEDIA_DOCKER_INDEX)

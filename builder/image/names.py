@@ -1,9 +1,9 @@
 """Names of images as the store keeps them: complete, `docker.io/library/busybox:latest`, and as people write them."""
 
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import UsageError
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.reference import parse_reference
 

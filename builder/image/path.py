@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError, UsageError
+from cache.namedtuple import NamedTuple
 
 _STEP = re.compile(
     r'\.(?P<name>[A-Za-z0-9_-]+)|\.?\[(?P<index>-?[0-9]{1,9})\]|\.?\[(?P<all>\*)\]|\.?\[(?P<text>"(?:[^"\\]|\\.)*")\]'

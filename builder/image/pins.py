@@ -6,11 +6,11 @@ has its documents. May be forgotten at any time.
 
 import json
 from collections.abc import Iterator
-from typing import NamedTuple
 
 from builder.image.stored import StoredImage, read_image
 from cache.digest import Digest
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 _PREFIX = "pin "

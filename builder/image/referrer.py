@@ -6,11 +6,12 @@ Where they lie is the business of layouts and registries.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from cache.descriptor import MEDIA_MANIFEST, Descriptor
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 
 MEDIA_EMPTY = "application/vnd.oci.empty.v1+json"
 EMPTY_CONFIG = b"{}"

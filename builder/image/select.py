@@ -4,7 +4,7 @@ The bytes of a document come from a `read` function, so that directories, archiv
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.errors import BuildError
 from builder.image.manifest import CONFIG_TYPES, Index, Manifest, parse_manifest
@@ -17,6 +17,7 @@ from cache.descriptor import (
     Descriptor,
 )
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 
 MAX_INDEX_DEPTH = 4
 """Indexes in indexes: deeper ones are refused, whatever points at what."""

@@ -7,12 +7,13 @@ too; an image under several names shares nothing with itself.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.image.config import diff_ids
 from builder.image.describe import human_size, layer_sizes, short_id
 from builder.image.stored import StoredImage
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

@@ -5,7 +5,7 @@ images by name or id, naming them. What is not in the store is None here; fetchi
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError
 from builder.image.config import diff_ids, parse_config
@@ -15,6 +15,7 @@ from builder.image.platform import choose, host_platform, platform_of
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
 from cache.images import ImageRecord
+from cache.namedtuple import NamedTuple
 from cache.snapshot import chain_id
 from cache.store import Store
 

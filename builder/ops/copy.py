@@ -10,7 +10,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.ops.chmod import Change
@@ -20,6 +19,7 @@ from builder.ops.tree import CAPABILITY, SourceTree
 from builder.sandbox.fsops import Directory, SafeRoot
 from builder.sandbox.paths import ROOT, Owner, clean, join, split
 from cache.contenthash import FileEntry
+from cache.namedtuple import NamedTuple
 
 _TYPES = {"p": stat.S_IFIFO, "c": stat.S_IFCHR, "b": stat.S_IFBLK, "s": stat.S_IFREG}
 

@@ -7,7 +7,7 @@ with the digest of what it holds. The files behind a digest are no part of a key
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builder.errors import BuildError
 from builder.plan import (
@@ -25,6 +25,7 @@ from builder.plan import (
 )
 from cache.errors import CacheError
 from cache.keys import key_of
+from cache.namedtuple import NamedTuple
 from cache.snapshots import EMPTY, ActiveSnapshot, Snapshot
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from builder.errors import BuildError
@@ -23,6 +23,7 @@ from builder.plan import HttpSourceOp
 from builder.sandbox.fsops import Directory
 from cache.digest import Digest, sha256_hex
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from http.client import HTTPResponse

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import NamedTuple
 
 from builder.image.platform import host_platform
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.platforms import Platform, matches, parse_platform
 

@@ -6,7 +6,7 @@ result names it (`.git/config`). Knows no Dockerfile.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from builder.errors import BuildError
 from builder.git.access import SecretSource, access_to
@@ -15,6 +15,7 @@ from builder.git.command import Git, Running
 from builder.git.refs import Revision, resolve
 from builder.git.repository import Repository, known_hosts, opened
 from builder.plan import GitSourceOp
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from cache.snapshots import ActiveSnapshot

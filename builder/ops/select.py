@@ -7,7 +7,7 @@ wildcards, include and exclude patterns). Knows nothing of destinations.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.ops.failures import reported
@@ -17,6 +17,7 @@ from builder.plan import CopyAction
 from builder.sandbox.paths import clean, follow, join, split
 from cache.contenthash import FileEntry
 from cache.digest import sha256_hex
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from grammar.ignore import MatchState

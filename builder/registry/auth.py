@@ -12,7 +12,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlencode, urlsplit
 
 from builder.registry.challenge import Challenge, parse_challenges
@@ -20,6 +20,7 @@ from builder.registry.credentials import Credentials
 from builder.registry.errors import DeniedError, RegistryError, describe_answer
 from builder.registry.proxies import is_loopback
 from builder.registry.transport import Reply, Request
+from cache.namedtuple import NamedTuple
 
 _CLIENT_ID = "pybuild"
 _LIMIT = 1 << 20

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.registry.credentials import Credentials, find_credentials
@@ -25,6 +24,7 @@ from builder.registry.registriesconf import RegistriesConf, read_registries_conf
 from builder.registry.repository import Repository
 from builder.registry.session import Session
 from builder.registry.transport import Transport
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.reference import Reference, parse_reference
 

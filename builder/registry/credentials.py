@@ -16,9 +16,10 @@ import binascii
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError
+from cache.namedtuple import NamedTuple
 from grammar.reference import DEFAULT_DOMAIN
 
 DOCKER_HUB_KEY = "https://index.docker.io/v1/"

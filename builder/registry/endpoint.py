@@ -6,11 +6,10 @@ another host. Everything else is what the name says and what registries.conf mak
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from builder.errors import BuildError
 from builder.registry.proxies import is_loopback
 from builder.registry.registriesconf import RegistriesConf, RegistryEntry, matched
+from cache.namedtuple import NamedTuple
 from grammar.errors import DockerfileError
 from grammar.reference import DEFAULT_DOMAIN, Reference, parse_reference
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder.image.config import diff_ids
 from builder.image.register import register
@@ -23,6 +23,7 @@ from builder.registry.transfers import OnTransfer, Progress, silent
 from cache.descriptor import Descriptor
 from cache.digest import Digest
 from cache.errors import LayerError
+from cache.namedtuple import NamedTuple
 from cache.partial import PartialBlob
 from cache.snapshot import EMPTY, Snapshot, chain_id
 from cache.store import Store

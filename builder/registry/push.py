@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple
 
 from builder.registry.neighbours import neighbours, remember
 from builder.registry.repository import Repository
@@ -19,6 +18,7 @@ from builder.registry.upload import Uploaded
 from cache.blobs import BlobReader, Readable
 from cache.descriptor import Descriptor
 from cache.digest import Digest, sha256_bytes
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError
+from cache.namedtuple import NamedTuple
 
 _PULL_FROM = ("all", "digest-only", "tag-only")
 _OLD = "registries"

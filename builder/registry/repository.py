@@ -7,7 +7,7 @@ never followed. Knows no store and no platform.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin
 
 from builder.image.document import MAX_DOCUMENT_SIZE, parse_document
@@ -27,6 +27,7 @@ from cache.descriptor import (
 )
 from cache.digest import Digest, sha256_bytes
 from cache.errors import CacheError
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from hashlib import _Hash

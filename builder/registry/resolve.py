@@ -7,7 +7,6 @@ the same question costs one small request the next time. Source: OCI image-spec,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from builder.image.manifest import Index, parse_manifest, require_image_type
 from builder.image.select import Selected, is_image, platforms_in, select_manifest
@@ -17,6 +16,7 @@ from builder.registry.errors import CancelledError, DeniedError, NotFoundError, 
 from builder.registry.repository import FetchedManifest, Repository
 from cache.descriptor import Descriptor
 from cache.digest import Digest
+from cache.namedtuple import NamedTuple
 from cache.store import Store
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import threading
 from collections.abc import Callable, Collection, Mapping
-from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit
 
 from builder.registry.auth import Authorizer, Scopes
@@ -26,6 +25,7 @@ from builder.registry.errors import (
 )
 from builder.registry.transport import Body, Reply, Request, Transport, TransportError, host_of
 from cache.blobs import Readable
+from cache.namedtuple import NamedTuple
 
 ATTEMPTS = 6
 LONGEST_WAIT = 120.0

@@ -12,9 +12,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.registry.errors import RegistryError
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     import ssl

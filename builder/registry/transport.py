@@ -12,13 +12,14 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from builder.registry.errors import CancelledError, RegistryError, UnreachableError, WrongContentError, shown
 from builder.registry.proxies import proxy_for
 from builder.registry.tls import TlsFiles, certificate_dirs, tls_context, tls_files
 from cache.blobs import Readable
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     import ssl

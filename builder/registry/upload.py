@@ -8,7 +8,6 @@ start. What the registry has forgotten begins anew.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 from urllib.parse import quote, urljoin
 
 from builder.registry.auth import Scope, Scopes
@@ -17,6 +16,7 @@ from builder.registry.session import ATTEMPTS, Call, Patience, Session, check_re
 from builder.registry.transport import Reply
 from cache.blobs import Readable
 from cache.descriptor import Descriptor
+from cache.namedtuple import NamedTuple
 
 MONOLITHIC = 1 << 20
 """Bytes of a blob that goes in a single request."""

@@ -20,12 +20,13 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError
 from cache.atomic import write_atomic
 from cache.errors import CacheError, os_errors
 from cache.locks import Locks
+from cache.namedtuple import NamedTuple
 from cache.removal import remove_tree
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")

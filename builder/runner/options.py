@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from builder.errors import UsageError
 from builder.options import NO_DNS, Dns
 from builder.security_options import DEFAULT as DEFAULT_SECURITY
 from builder.security_options import SecurityOptions
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.runner.ports import Port

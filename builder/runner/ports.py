@@ -16,10 +16,10 @@ import threading
 from collections.abc import Iterable
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple
 
 from builder.errors import BuildError, UsageError
 from builder.sandbox.net.namespaces import inside
+from cache.namedtuple import NamedTuple
 
 _WORDS = re.compile(
     r"(?:(?:(?:\[(?P<six>[^]]*)\]|(?P<four>[^:\[\]]*)):)?(?P<host>[\d-]*):)?(?P<inner>[\d-]+)(?:/tcp)?", re.ASCII

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from builder.errors import BuildError
 from builder.image.config import runtime_config
@@ -21,6 +21,7 @@ from builder.sandbox.launcher import Launcher, StartedStep, Streams
 from builder.sandbox.snapshotter import Snapshotter
 from builder.sandbox.spec import ExitStatus, ProcessSpec, RootMount
 from cache.locks import Locks
+from cache.namedtuple import NamedTuple
 from cache.removal import remove_tree
 from cache.store import Store
 

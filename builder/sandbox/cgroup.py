@@ -13,9 +13,9 @@ import contextlib
 import errno
 import os
 import time
-from typing import NamedTuple
 
 from builder.sandbox import device_rules
+from cache.namedtuple import NamedTuple
 
 GUARDED, OPEN = "guarded", "open"
 PREFIX, APART = "pybuild-", "-apart"

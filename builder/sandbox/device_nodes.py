@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import syscalls
@@ -13,6 +12,7 @@ from builder.sandbox.operations import SandboxState, clone_mount
 from builder.sandbox.paths import clean, split
 from builder.sandbox.spec import Device
 from builder.sandbox.targets import open_system_dir
+from cache.namedtuple import NamedTuple
 
 _DEV = "/dev/"
 

@@ -10,9 +10,9 @@ import ctypes
 import os
 import struct
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.sandbox import syscalls
+from cache.namedtuple import NamedTuple
 
 _ANY = -1
 _ALLOWED_CHARACTER_DEVICES = (

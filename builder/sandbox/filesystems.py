@@ -10,7 +10,6 @@ import errno
 import functools
 import os
 import stat
-from typing import NamedTuple
 
 from builder.sandbox import syscalls
 from builder.sandbox.diagnosis import why_forbidden
@@ -24,6 +23,7 @@ from builder.sandbox.operations import (
     clone_mount,
 )
 from builder.sandbox.targets import open_in_root, open_system_dir
+from cache.namedtuple import NamedTuple
 
 NOSUID, NODEV, NOEXEC = syscalls.MOUNT_ATTR_NOSUID, syscalls.MOUNT_ATTR_NODEV, syscalls.MOUNT_ATTR_NOEXEC
 READ_ONLY = syscalls.MOUNT_ATTR_RDONLY

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+
+from cache.namedtuple import NamedTuple
 
 _INITIAL_INODE = 0xEFFFFFFD
 """Of the first user namespace of every kernel (include/linux/proc_ns.h, PROC_USER_INIT_INO)."""

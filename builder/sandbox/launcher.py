@@ -18,7 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from builder.entitlements import HOST_NETWORK
 from builder.errors import BuildError, SandboxError
@@ -49,6 +49,7 @@ from builder.sandbox.wire import (
     encode,
     send_message,
 )
+from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:
     from builder.snapshotters.idmapped import Remapped

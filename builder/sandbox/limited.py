@@ -13,7 +13,6 @@ import contextlib
 import os
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import device_rules
@@ -23,6 +22,7 @@ from builder.sandbox.device_rules import DeviceRule
 from builder.sandbox.limits import apply, fill_cpuset, settings
 from builder.sandbox.refusal import Refusal, refused
 from builder.sandbox.spec import Limits, ProcessSpec
+from cache.namedtuple import NamedTuple
 
 _RESTRICTING = {"blkio", "cpu", "cpuset", "memory", "pids"}
 _NAMES_IN_V2 = {"blkio": "io"}

@@ -8,11 +8,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox.cgroup import read, write
 from builder.sandbox.spec import Limits
+from cache.namedtuple import NamedTuple
 
 _PERIOD = 100_000
 """The kernel's default, in microseconds."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import overlay, syscalls
@@ -18,6 +17,7 @@ from builder.sandbox.operations import NEW_ROOT, SOURCES_DIR, SandboxState, clon
 from builder.sandbox.snapshotter import make_like
 from builder.sandbox.spec import Mount
 from builder.sandbox.targets import open_in_root, open_target
+from cache.namedtuple import NamedTuple
 
 
 class AttachMount(NamedTuple):

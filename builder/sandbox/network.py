@@ -10,10 +10,10 @@ import posixpath
 import socket
 import struct
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from builder.sandbox.net.resolv import host_lines
 from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec
+from cache.namedtuple import NamedTuple
 
 NONE, HOST, BRIDGE = "none", "host", "bridge"
 MODES = (NONE, HOST, BRIDGE)

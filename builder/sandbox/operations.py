@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import time
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from builder.sandbox import network, overlay, syscalls
 from builder.sandbox.diagnosis import why_forbidden
 from builder.sandbox.passwd import ROOT, User
 from builder.sandbox.spec import RootMount
 from builder.sandbox.wire import Stub
+from cache.namedtuple import NamedTuple
 
 SCRATCH_DIR = "/proc/fs"
 """Where a step has its private tmpfs: a directory that every Linux has and no step needs a mount source from."""

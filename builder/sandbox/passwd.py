@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import re
 import stat
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox.fsops import SafeRoot
+from cache.namedtuple import NamedTuple
 
 MAX_FILE_SIZE = 10 << 20
 MAX_ID = (1 << 32) - 2

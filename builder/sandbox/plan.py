@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import posixpath
 import socket
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import capabilities, mounts, network, seccomp
@@ -18,6 +17,7 @@ from builder.sandbox import process as proc
 from builder.sandbox.cgroup import Hierarchy
 from builder.sandbox.device_nodes import AddDevices
 from builder.sandbox.spec import DEFAULT_HOSTNAME, Mount, ProcessSpec, RootMount
+from cache.namedtuple import NamedTuple
 
 _READ_BY_PROGRAMS = {"cpu", "cpuacct", "cpuset", "memory", "pids"}
 TTY_GROUP = 5

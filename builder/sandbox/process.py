@@ -16,7 +16,6 @@ import socket
 import stat
 import struct
 import termios
-from typing import NamedTuple
 
 from builder.errors import BuildError
 from builder.sandbox import idmap, passwd, syscalls
@@ -25,6 +24,7 @@ from builder.sandbox.filesystems import is_null
 from builder.sandbox.operations import SandboxState, clone_mount
 from builder.sandbox.targets import make_directories, open_system_dir
 from builder.sandbox.wire import CommandError
+from cache.namedtuple import NamedTuple
 
 _RLIMITS = "cpu fsize data stack core rss nproc nofile memlock as locks sigpending msgqueue nice rtprio rttime"
 RLIMITS = tuple(_RLIMITS.split())

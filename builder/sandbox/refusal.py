@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import idmap
+from cache.namedtuple import NamedTuple
 
 _SYSTEMD_DIR = "/run/systemd/system"
 """There while systemd is the machine's manager (sd_booted(3))."""

@@ -5,9 +5,10 @@ Knows no profile and no number of a call.
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from builder.sandbox.seccomp import IF_EQUAL, LOAD, RETURN, Code
+from cache.namedtuple import NamedTuple
 
 _ARGUMENTS = 16
 _AND, _IF_ABOVE, _IF_AT_LEAST = 0x54, 0x25, 0x35

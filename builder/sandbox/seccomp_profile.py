@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from builder.errors import BuildError
 from builder.sandbox import seccomp
@@ -21,6 +21,7 @@ from builder.sandbox.seccomp import ALLOW, ERRNO, KILL, RETURN, Code
 from builder.sandbox.seccomp_conditions import OPERATORS, Condition, when
 from builder.sandbox.seccomp_more_numbers import OTHERS, more_numbers_of
 from builder.sandbox.seccomp_numbers import TABLES, numbers_of
+from cache.namedtuple import NamedTuple
 
 _MAX_INSTRUCTIONS = 4096
 _MAX_ARGUMENT = 5

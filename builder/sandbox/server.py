@@ -17,7 +17,7 @@ import os
 import select
 import signal
 import socket
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import capabilities, idmap, seccomp, syscalls
@@ -48,6 +48,7 @@ from builder.sandbox.wire import (
     receive_message,
     send_message,
 )
+from cache.namedtuple import NamedTuple
 
 _IMPORTED_LATE = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8", "threading")
 

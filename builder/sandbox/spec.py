@@ -6,10 +6,11 @@ Knows no system call. Strings may hold surrogates for odd bytes. Runs under `pyt
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.sandbox.capabilities import DEFAULT
 from builder.sandbox.usage import Usage
+from cache.namedtuple import NamedTuple
 
 DEFAULT_HOSTNAME = "buildkitsandbox"
 DEFAULT_SHM_SIZE = 64 << 20

@@ -10,7 +10,9 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
+
+from cache.namedtuple import NamedTuple
 
 _SECTOR = 512
 _SIZE_UNIT = 1024

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import capabilities, idmap
 from builder.sandbox.idmap import IdMaps
+from cache.namedtuple import NamedTuple
 
 _NEEDED = ("CAP_SYS_ADMIN", "CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP")
 

@@ -13,11 +13,12 @@ import json
 import socket
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox.spec import Device, ExitStatus, Limits, Mount, ProcessSpec, RootMount
 from builder.sandbox.usage import Usage
+from cache.namedtuple import NamedTuple
 
 CONTROL_FD, NAMESPACE_FD = 3, 4
 HEADER = struct.Struct("=cIIi")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox.idmap import is_initial
 from builder.sandbox.snapshotter import OVERLAY, Snapshotter
 from cache import merged
 from cache.errors import from_os_error, os_errors
+from cache.namedtuple import NamedTuple
 from cache.store import Store, read_boot_id
 
 AUTO = "auto"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from typing import NamedTuple
 
 from builder.sandbox.snapshotter import make_like
 from builder.sandbox.spec import Mount
+from cache.namedtuple import NamedTuple
 
 Scratch = Callable[[], AbstractContextManager[str]]
 

@@ -14,7 +14,6 @@ import signal
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
 
 from builder.errors import BuildError, SandboxError
 from builder.sandbox import capabilities, overlay, syscalls
@@ -23,6 +22,7 @@ from builder.sandbox.idmap import Extent, IdMaps, subordinate_ids, write_maps
 from builder.sandbox.snapshotter import Overlay
 from builder.sandbox.spec import Mount, RootMount
 from builder.snapshotters.directories import Directories, Scratch, directories_of
+from cache.namedtuple import NamedTuple
 
 RANGE = 65536
 _FIRST, _LAST = 0x80000, 0x6FFF0000

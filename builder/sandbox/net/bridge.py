@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox.net import iptables, netfilter, relay
@@ -24,6 +23,7 @@ from builder.sandbox.net.iptables import Iptables
 from builder.sandbox.net.namespaces import Namespace, inside, new_namespace
 from builder.sandbox.net.netlink import Link, Route, RouteSocket
 from builder.sandbox.net.resolv import RELAY_ADDRESS
+from cache.namedtuple import NamedTuple
 
 INTERFACE_PREFIX = "pyb"
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"

@@ -10,11 +10,11 @@ import errno
 import os
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
 
 from builder.sandbox import syscalls
 from builder.sandbox.apart import T, in_thread
 from builder.sandbox.net.netlink import RouteSocket
+from cache.namedtuple import NamedTuple
 
 _LOOPBACK = 1
 

@@ -14,9 +14,9 @@ import errno
 import socket
 import struct
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from builder.sandbox.net.netlink import ACK, CREATE, DUMP, EXCL, HEADER, REQUEST, Netlink
+from cache.namedtuple import NamedTuple
 
 PREFIX = "pybuild-"
 NETLINK_NETFILTER = 12

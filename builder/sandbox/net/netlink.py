@@ -15,9 +15,10 @@ import struct
 import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from builder.errors import SandboxError
+from cache.namedtuple import NamedTuple
 
 NETLINK_EXT_ACK, SOL_NETLINK = 11, 270
 NLMSG_ERROR, NLMSG_DONE = 2, 3

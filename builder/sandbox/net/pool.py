@@ -9,10 +9,10 @@ import contextlib
 import json
 import os
 import socket
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox.net.keeper import MAX_PACKET
+from cache.namedtuple import NamedTuple
 
 
 class PooledNamespace(NamedTuple):

@@ -11,9 +11,9 @@ import select
 import socket
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 from builder.sandbox.net.resolv import RELAY_ADDRESS, nameservers, read_lines
+from cache.namedtuple import NamedTuple
 
 _PORT = 53
 _SECONDS = 5.0

@@ -11,9 +11,9 @@ import ipaddress
 import os
 import socket
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from builder.errors import SandboxError
+from cache.namedtuple import NamedTuple
 
 _FIRST, _COUNT = int(ipaddress.ip_address("10.208.0.0")), 4096
 """10.208.0.0/12 in parts of 256: not where Docker, Podman, LXD, libvirt, Kubernetes and minikube begin."""

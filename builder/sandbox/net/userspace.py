@@ -16,13 +16,13 @@ import shutil
 import signal
 import socket
 import time
-from typing import NamedTuple
 
 from builder.errors import SandboxError
 from builder.sandbox import syscalls
 from builder.sandbox.net.namespaces import Namespace, new_namespace
 from builder.sandbox.net.netlink import RouteSocket
 from builder.sandbox.net.resolv import RELAY_ADDRESS
+from cache.namedtuple import NamedTuple
 
 PROGRAMS = ("pasta", "slirp4netns")
 HINT = "install passt (it has pasta) or slirp4netns, or use --network=host"
