@@ -5,7 +5,6 @@ The door to `registry`, which a build that finds all its images in the store doe
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from builder.image.stored import StoredImage, read_image, tag_image
 from builder.plan import ImageSourceOp
 from cache.digest import Digest
 from cache.errors import CacheError
+from cache.mutex import Lock
 from cache.snapshots import Snapshot
 from cache.store import Store
 
@@ -41,7 +41,7 @@ class RemoteImages:
         """Whether names are asked for anew even if the store knows them (--pull)."""
         self._environ = environ
         self._say = say
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._clients: dict[bool, RegistryClient] = {}
         self._asked: dict[tuple[str, str], StoredImage] = {}
 

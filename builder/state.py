@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from typing import TYPE_CHECKING, Any
 
 from builder.plan import Vertex
+from cache.mutex import RLock
 from cache.records import CacheRecord
 from cache.snapshots import Snapshot
 
@@ -40,5 +40,5 @@ class VertexState:
         """Why a result that a cache elsewhere has was not taken, in words."""
         self.is_done = False
         """Whether it ran, or was found, when its turn came."""
-        self.lock = threading.RLock()
+        self.lock = RLock()
         """Held by whoever makes the result or makes it whole; taken downwards, from a vertex to its inputs."""

@@ -23,6 +23,9 @@ HEAVY = (
     "dataclasses",
     "ctypes",
     "_hashlib",
+    "gettext",
+    "locale",
+    "threading",
 )
 PROBE = """
 import json, sys
