@@ -1,4 +1,4 @@
-"""The parser of a command line: argparse, in one line where it is wrong, and as wide as the terminal.
+"""The parser of a command line: argparse, which says in one line what is wrong.
 
 argparse comes with gettext, which compiles a grammar of plural forms, imports `locale` and looks for catalogues: 5 % of
 a cached build, for texts that nobody translated. So this module is its door.
@@ -29,11 +29,13 @@ from builder.errors import UsageError
 class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line; the list of all options would hide it. Raises UsageError."""
 
-    def __init__(self, prog: str, description: str) -> None:
-        super().__init__(prog, description=description, allow_abbrev=False, formatter_class=_formatter)
-
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{self.prog.partition(' ')[2]}: {message}", hint=f"{self.prog} --help shows the options")
+
+
+def new_parser(prog: str, description: str) -> Parser:
+    """The parser of a command; its help is as wide as the terminal."""
+    return Parser(prog, description=description, allow_abbrev=False, formatter_class=_formatter)
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from builder import __version__
-from builder.arguments import Parser
+from builder.arguments import new_parser
 from builder.commands import Environment
 from builder.errors import BuildError, UsageError
 from builder.streams import Streams, finish, open_streams, visible
@@ -157,7 +157,7 @@ def _dispatch(words: list[str], environment: Environment) -> int:
     elif len(words) == 1 and not words[0].startswith("-") and not os.path.exists(words[0]) and not _is_remote(words[0]):
         raise UsageError(f'"{words[0]}" is neither a command nor a context directory', hint=_near_command(words[0]))
     module = __import__(f"builder.commands.{_MODULES.get(name, name)}", fromlist=["run"])
-    parser = Parser(f"pybuild {name}", COMMANDS[name])
+    parser = new_parser(f"pybuild {name}", COMMANDS[name])
     module.add_arguments(parser)
     bare = getattr(module, "BARE", {})
     try:

@@ -103,7 +103,8 @@ def test_a_reader_that_has_gone_hangs_up_the_terminal() -> None:
     os.write(program, b"to nobody")
     hung_up = select.poll()
     hung_up.register(program, 0)
-    assert hung_up.poll() == [(program, select.POLLHUP | select.POLLERR)]
+    ((_, events),) = hung_up.poll()  # the error comes with it, or a moment later
+    assert events & select.POLLHUP
     relay.finish()
     os.close(program)
     os.close(stdout)
