@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from builder.explain.files import FileChange
-from cache.contenthash import FileEntry, file_digest, scan
+from cache.contenthash import file_digest
+from cache.dirscan import FileEntry, scan
 from cache.statcache import FileDigests
 
 
@@ -12,7 +13,7 @@ def tree_differences(was_dir: str, now_dir: str) -> tuple[list[FileChange], bool
 
     Extended attributes are not looked at. Raises CacheError for what cannot be read.
     """
-    old, new = scan(was_dir), scan(now_dir)
+    old, new = scan(was_dir).entries(), scan(now_dir).entries()
     found, has_other_times = [], False
     for path in sorted({*old, *new}):
         was, now = old.get(path), new.get(path)

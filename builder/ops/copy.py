@@ -18,7 +18,7 @@ from builder.ops.select import Item, Source
 from builder.ops.tree import CAPABILITY, SourceTree
 from builder.sandbox.fsops import Directory, SafeRoot
 from builder.sandbox.paths import ROOT, Owner, clean, join, split
-from cache.contenthash import FileEntry
+from cache.dirscan import FileEntry
 from cache.namedtuple import NamedTuple
 
 _TYPES = {"p": stat.S_IFIFO, "c": stat.S_IFCHR, "b": stat.S_IFBLK, "s": stat.S_IFREG}

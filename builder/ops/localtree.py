@@ -19,7 +19,8 @@ from builder.ops.tree import entry_of, similar_name
 from builder.ops.wildcard import has_wildcard, path_matcher
 from builder.plan import CopyAction, ExecOp, FileOp, LocalSourceOp, Vertex
 from builder.sandbox.paths import clean
-from cache.contenthash import FileEntry, Keep, file_digest, fingerprint, scan
+from cache.contenthash import file_digest
+from cache.dirscan import FileEntry, Keep, Scan, scan
 from cache.errors import CacheError
 from cache.statcache import RACY_NS, FileDigests, StatCache
 
@@ -56,10 +57,14 @@ class ContextTree:
         self._digests: FileDigests | None = None
         self._top = entry_of("", os.stat(root_dir), "")
         self._scanned_ns = time.time_ns()
-        self._found = _scan(root_dir, matcher, self._roots if self._is_partial else None)
+        self._scan = _scan(root_dir, matcher, self._roots if self._is_partial else None)
         self._members: dict[str, list[FileEntry]] | None = None
         self.is_widened = False
         """Whether more was looked at than the first scan found, so that `state` does not say everything."""
+
+    @property
+    def _found(self) -> dict[str, FileEntry]:
+        return self._scan.entries()
 
     @property
     def _root_key(self) -> str:
@@ -118,7 +123,7 @@ class ContextTree:
 
     def state(self) -> str:
         """A name for all that decides what copies read of the tree: while it is the same, so are their digests."""
-        return f"{self.modes}:{fingerprint(self._found)}:{chr(0).join(self._sources or ())}"
+        return f"{self.modes}:{self._scan.fingerprint()}:{chr(0).join(self._sources or ())}"
 
     def is_settled(self) -> bool:
         """Whether no file is so young that it could change again without a trace (the stat cache's rule)."""
@@ -151,7 +156,7 @@ class ContextTree:
     def _widen(self) -> None:
         """See all of the directory, where `sources` first let only a part be scanned."""
         if self._is_partial:
-            self._found = _scan(self.root_dir, self._matcher, None)
+            self._scan = _scan(self.root_dir, self._matcher, None)
             self._members = None
             self._is_partial = False
             self.is_widened = True
@@ -216,7 +221,7 @@ def _literal(source: str) -> str:
     return "/".join(parts[:wild])
 
 
-def _scan(root_dir: str, matcher: IgnoreMatcher | None, roots: Sequence[str] | None) -> dict[str, FileEntry]:
+def _scan(root_dir: str, matcher: IgnoreMatcher | None, roots: Sequence[str] | None) -> Scan:
     """What is not ignored, and of that, if `roots` are given, only what is on the way to them or below."""
     inner = None if matcher is None else _matched_by(matcher)
     if roots is None:

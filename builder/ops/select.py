@@ -15,8 +15,8 @@ from builder.ops.tree import SourceTree
 from builder.ops.wildcard import component_matcher, has_wildcard
 from builder.plan import CopyAction
 from builder.sandbox.paths import clean, follow, join, split
-from cache.contenthash import FileEntry
 from cache.digest import sha256_hex
+from cache.dirscan import FileEntry
 from cache.namedtuple import NamedTuple
 
 if TYPE_CHECKING:

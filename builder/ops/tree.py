@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from builder.errors import BuildError
-from cache.contenthash import KIND_OF_TYPE, FileEntry
+from cache.dirscan import KIND_OF_TYPE, FileEntry
 
 if TYPE_CHECKING:
     from builder.sandbox.fsops import Directory
