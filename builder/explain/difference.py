@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from builder.explain.files import FileChange, Files, file_changes
+from builder.explain.files import FileChange, FileList, file_changes
 from builder.redact import is_secret_name
 from cache.namedtuple import NamedTuple
 
-ListOf: TypeAlias = Callable[[str], "Files | None"]
+ListOf: TypeAlias = Callable[[str], "FileList | None"]
 """The files behind a digest, None when nobody knows them any more."""
 
 _OPTIONS = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 from builder.ops.wildcard import has_wildcard
@@ -10,6 +11,18 @@ from cache.namedtuple import NamedTuple
 
 Files: TypeAlias = Sequence[tuple[str, str]]
 """Path as the copy names it, and state, as `ops.select` lists them."""
+
+
+class FileList(NamedTuple):
+    """What a copy read. `sources` are the paths of its sources in turn, and how many of `files` belong to each; a list
+    that was only recorded has none."""
+
+    files: Files
+    sources: Sequence[tuple[str, int]] = ()
+
+
+_Key: TypeAlias = tuple[str, int]
+"""Path as the copy names it, and how many files of that name come before."""
 
 
 class FileChange(NamedTuple):
@@ -31,30 +44,31 @@ class _State(NamedTuple):
     link: str
 
 
-def file_changes(was: Files, now: Files, source: str) -> list[FileChange]:
+def file_changes(was: FileList, now: FileList, source: str) -> list[FileChange]:
     """The files that are not the same in both lists, by path; `source` is the copy's, to name them as a user would."""
-    old, new = _by_path(was), _by_path(now)
-    prefix = _prefix(now or was, source)
-    gone = {path: state for path, state in old.items() if path not in new}
-    by_state = {state: path for path, state in gone.items() if state[0] == "f"}
+    old, new = _numbered(was.files), _numbered(now.files)
+    new_paths = dict(zip(new, _paths(now, source), strict=True))
+    old_paths = dict(zip(old, _former_paths(old, new_paths, source), strict=True))
+    gone = {key: state for key, state in old.items() if key not in new}
+    by_state = {state: key for key, state in gone.items() if state[0] == "f"}
     found = []
-    for path, state in new.items():
-        if path in old:
-            if state != old[path]:
-                found.append(FileChange(prefix + path[0], _what(_parsed(old[path]), _parsed(state))))
+    for key, state in new.items():
+        if key in old:
+            if state != old[key]:
+                found.append(FileChange(new_paths[key], _what(_parsed(old[key]), _parsed(state))))
             continue
         former = by_state.pop(state, None)
         if former is not None:
             del gone[former]
         what = ("added",) if former is None else ("renamed",)
-        found.append(FileChange(prefix + path[0], what, prefix + former[0] if former is not None else ""))
-    found += [FileChange(prefix + path[0], ("removed",)) for path in gone]
+        found.append(FileChange(new_paths[key], what, old_paths[former] if former is not None else ""))
+    found += [FileChange(old_paths[key], ("removed",)) for key in gone]
     return sorted(found, key=lambda change: change.path)
 
 
-def _by_path(files: Files) -> dict[tuple[str, int], str]:
+def _numbered(files: Files) -> dict[_Key, str]:
     """States by path; a wildcard can lead to the same path below several directories, so each is numbered."""
-    found: dict[tuple[str, int], str] = {}
+    found: dict[_Key, str] = {}
     for path, state in files:
         number = 0
         while (path, number) in found:
@@ -63,17 +77,53 @@ def _by_path(files: Files) -> dict[tuple[str, int], str]:
     return found
 
 
-def _prefix(files: Files, source: str) -> str:
-    """What stands before a listed path: the directory that is copied, or the one that the source is in."""
+def _paths(listed: FileList, source: str) -> list[str]:
+    """Where each file of a list is."""
+    if not listed.sources:
+        prefix = _prefix(listed.files, source)
+        return [_joined(prefix, path) for path, _ in listed.files]
+    rest, found = iter(listed.files), []
+    for place, count in listed.sources:
+        own = [path for path, _ in islice(rest, count)]
+        # A directory's list begins with itself; else there is one file, which goes by its name alone.
+        found += [_joined(place, path) for path in own] if own[:1] == ["."] else [place.strip("/")] * len(own)
+    return found
+
+
+def _former_paths(old: Iterable[_Key], new_paths: Mapping[_Key, str], source: str) -> Iterator[str]:
+    """Where the files of a list were: those that are gone, where the one before them still is, since a list does not
+    say where its directories are."""
+    prefix = literal = _prefix([key[:1] for key in islice(old, 1)], source)
+    for key in old:
+        if key in new_paths:
+            path = new_paths[key]
+            if key[0] == ".":
+                prefix = "" if path == "." else path
+            elif path.endswith("/" + key[0]):
+                prefix = path[: -len(key[0]) - 1]
+            yield path
+        else:
+            if key[0] == ".":
+                prefix = literal
+            yield _joined(prefix, key[0])
+
+
+def _joined(prefix: str, path: str) -> str:
+    prefix = prefix.strip("/")
+    return path if not prefix else prefix if path == "." else f"{prefix}/{path}"
+
+
+def _prefix(files: Sequence[tuple[str, ...]], source: str) -> str:
+    """What stands before a listed path, if nothing else tells: the directory that is copied, or that the source is
+    in."""
     path = source.strip("/")
     parts = path.split("/")
     wild = next((i for i, part in enumerate(parts) if has_wildcard(part)), None)
     if wild is not None:
         parts = parts[:wild]
-    elif not any(path == "." for path, _ in files[:1]):
+    elif not any(first[0] == "." for first in files[:1]):
         parts = parts[:-1]
-    joined = "/".join(part for part in parts if part not in ("", "."))
-    return f"{joined}/" if joined else ""
+    return "/".join(part for part in parts if part not in ("", "."))
 
 
 def _what(was: _State, now: _State) -> tuple[str, ...]:

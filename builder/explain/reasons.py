@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from builder.explain.difference import Difference, Told, compare
-from builder.explain.files import Files
+from builder.explain.files import FileList
 from builder.explain.nearest import nearest, told
 from builder.explain.notes import CONTENT, DEFINITION, note_of, text_of
 from builder.explain.travelling import FormerElsewhere
@@ -198,9 +198,9 @@ class _Lists:
     def __init__(self, solver: Solver, state: VertexState) -> None:
         self._solver = solver
         self._state = state
-        self._own: dict[str, Files] | None = None
+        self._own: dict[str, FileList] | None = None
 
-    def __call__(self, digest: str) -> Files | None:
+    def __call__(self, digest: str) -> FileList | None:
         from builder.ops.select import files_of
 
         if self._own is None:
@@ -214,13 +214,14 @@ class _Lists:
             from builder.cachestore.filelists import read_list
 
             text = read_list(self._solver.worker.imports, digest)
-        return None if text is None else files_of(text)
+        return None if text is None else FileList(files_of(text))
 
-    def _of_vertex(self) -> dict[str, Files]:
+    def _of_vertex(self) -> dict[str, FileList]:
         state = self._state
         local = definition.local_files(state.vertex, self._solver.inputs(state), self._solver.worker)
         others = {} if state.content is None else state.content.files
-        return {each.digest: each.files for files in (local, others) for found in files.values() for each in found}
+        every = [each for files in (local, others) for found in files.values() for each in found]
+        return {each.digest: FileList(each.files, each.sources) for each in every}
 
 
 def _changed_input(former: Told, state: VertexState) -> int | None:

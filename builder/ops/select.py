@@ -27,17 +27,22 @@ Item = tuple[str, FileEntry, bool]
 
 
 class Source(NamedTuple):
-    """One thing to copy: the last name it was called by, and what that leads to in the tree."""
+    """One thing to copy: the path it was called by, its last name, and what that leads to in the tree."""
 
+    path: str
     name: str
     entry: FileEntry
 
 
 class Selection(NamedTuple):
-    """What a copy reads: a digest of it all, and (path, digest) of every entry to explain a changed key."""
+    """What a copy reads: a digest of it all, and (path, digest) of every entry to explain a changed key.
+
+    `sources` are the paths that the copy's path or wildcard means, in order, and of how many entries each consists.
+    """
 
     digest: str
     files: tuple[tuple[str, str], ...]
+    sources: tuple[tuple[str, int], ...]
 
     def text(self) -> bytes:
         """What `digest` is the sha256 of: paths and states in turn, a zero byte between."""
@@ -63,10 +68,13 @@ def selection(action: CopyAction, tree: SourceTree) -> Selection:
     Raises BuildError for a source that is missing, where BuildKit does.
     """
     files: list[tuple[str, str]] = []
+    sources: list[tuple[str, int]] = []
     with reported(f'calculate checksum of "{action.source}"'):
         for source in expand(action, tree):
+            before = len(files)
             files += _states(list(_listed(action, tree, source)), action, tree)
-    found = Selection("", tuple(files))
+            sources.append((source.path, len(files) - before))
+    found = Selection("", tuple(files), tuple(sources))
     return found._replace(digest=sha256_hex(found.text()))
 
 
@@ -145,7 +153,7 @@ def _resolve(path: str, action: CopyAction, tree: SourceTree) -> Source:
     entry = tree.lstat(real[1:])
     if entry is None:
         raise not_found(path, tree)
-    return Source(split(path)[1], entry)
+    return Source(path, split(path)[1], entry)
 
 
 def _readlink(path: str, tree: SourceTree) -> str | None:

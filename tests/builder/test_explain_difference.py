@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from builder.explain.difference import Difference, Told, compare
-from builder.explain.files import FileChange, file_changes
+from builder.explain.files import FileChange, FileList, file_changes
 from builder.explain.nearest import nearest
 from builder.explain.notes import DEFINITION, note_of
 from builder.explain.words import sentence, sentences
@@ -130,10 +130,11 @@ def copy(digest: str, **more: Any) -> Told:
 
 
 def test_files_that_differ() -> None:
-    lists = {
+    listed = {
         "1": [(".", "d0"), ("main.c", "f644 aa"), ("old.c", "f644 bb"), ("run", "f644 cc"), ("gone", "f644 dd")],
         "2": [(".", "d0"), ("main.c", "f644 ab"), ("new.c", "f644 bb"), ("run", "f755 cc"), ("more", "f644 ee")],
     }
+    lists = {digest: FileList(files) for digest, files in listed.items()}
     found = compare(copy("1"), copy("2"), lists.get)
     assert [sentence(each) for each in found] == [
         "src/gone removed",
@@ -165,7 +166,7 @@ def test_files_that_differ() -> None:
     ],
 )
 def test_what_of_a_file_differs(was: str, now: str, what: tuple[str, ...]) -> None:
-    assert file_changes([("f", was)], [("f", now)], "/f") == [FileChange("f", what)]
+    assert file_changes(FileList([("f", was)]), FileList([("f", now)]), "/f") == [FileChange("f", what)]
 
 
 @pytest.mark.parametrize(
@@ -180,19 +181,41 @@ def test_what_of_a_file_differs(was: str, now: str, what: tuple[str, ...]) -> No
 )
 def test_paths_are_named_from_the_context(source: str, listed: list[tuple[str, str]], path: str) -> None:
     changed = [(name, state.replace("x", "y")) for name, state in listed]
-    assert [change.path for change in file_changes(listed, changed, source)] == [path]
+    assert [change.path for change in file_changes(FileList(listed), FileList(changed), source)] == [path]
 
 
 def test_equal_paths_below_several_directories_are_told_apart() -> None:
     was = [(".", "d0"), ("a", "f644 1"), (".", "d0"), ("a", "f644 2")]
     now = [(".", "d0"), ("a", "f644 1"), (".", "d0"), ("a", "f644 3")]
-    assert file_changes(was, now, "*") == [FileChange("a", ("content",))]
+    assert file_changes(FileList(was), FileList(now), "*") == [FileChange("a", ("content",))]
+
+
+def test_files_below_what_a_wildcard_matched_are_named_with_it() -> None:
+    was = [
+        (".", "d0"),
+        ("a", "f644 1"),
+        ("gone", "f644 4"),
+        (".", "d0"),
+        ("a", "f644 2"),
+        ("b", "f644 5"),
+        ("c", "l a"),
+    ]
+    now = [(".", "d0"), ("a", "f644 1"), ("new", "f644 6"), (".", "d7"), ("a", "f644 3"), ("e", "f644 5"), ("c", "l b")]
+    found = file_changes(FileList(was), FileList(now, [("/odd/one", 3), ("/odd/two", 3), ("/odd/c", 1)]), "/odd/*")
+    assert found == [
+        FileChange("odd/c", ("target",)),
+        FileChange("odd/one/gone", ("removed",)),
+        FileChange("odd/one/new", ("added",)),
+        FileChange("odd/two", ("mode",)),
+        FileChange("odd/two/a", ("content",)),
+        FileChange("odd/two/e", ("renamed",), "odd/two/b"),
+    ]
 
 
 def test_many_renamed_files_take_no_time() -> None:
     was = [(f"a{number}", f"f644 {number}") for number in range(20_000)]
     now = [(f"b{number}", f"f644 {number}") for number in range(20_000)]
-    assert {change.what for change in file_changes(was, now, "/")} == {("renamed",)}
+    assert {change.what for change in file_changes(FileList(was), FileList(now), "/")} == {("renamed",)}
 
 
 def former(text: str, at: int = -1, *, made_ns: int = 0, **build_args: str) -> FormerRecord:

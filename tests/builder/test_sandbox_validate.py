@@ -36,6 +36,7 @@ MAY_START = {
     "builder.sandbox.server": "pid 1 of each step, after the gate",
     "builder.sandbox.process": "the program of a step, in its sandbox",
     "builder.sandbox.userns": "newuidmap, and who waits to start it",
+    "cache.share": "itself, to look at a large tree: no program",
 }
 """Who may start processes by system calls."""
 MAY_RUN_PROGRAMS = (
