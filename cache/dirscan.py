@@ -12,17 +12,11 @@ import gc
 import marshal
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from operator import itemgetter
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping
 
-from cache.dirfds import OPEN_DIRECTORY
+from cache.dirlist import MARSHAL, Judges, Keep, Listings, Pending, Row, list_directory, name_bytes
 from cache.errors import CacheError
 from cache.namedtuple import NamedTuple
-
-Keep: TypeAlias = Callable[[str, bool], bool | None]
-"""(path, is it a directory) -> True: it belongs to the result. False: it does not, but what is below it may (then the
-directories above that do as well). None: neither it nor anything below does, and it is not walked."""
 
 KIND_OF_TYPE = {
     stat.S_IFREG: "f",
@@ -34,10 +28,7 @@ KIND_OF_TYPE = {
     stat.S_IFSOCK: "s",
 }
 """`FileEntry.kind` for the type bits of a mode (stat(2))."""
-_MARSHAL = 2
-"""The version of marshal's format in which equal values are the same bytes: later ones tell shared objects apart."""
 _TYPE = 0o170000
-_REGULAR, _DIRECTORY = stat.S_IFREG >> 12, stat.S_IFDIR >> 12
 _MANY = 4000
 """Members after which helpers pay off: to start one takes as long as to look at a thousand."""
 _FEWEST = 8
@@ -45,10 +36,6 @@ _FEWEST = 8
 _MOST_PROCESSES = 4
 _new_tuple = tuple.__new__
 """NamedTuple's own constructor takes four times as long, and there are thousands of entries."""
-_name = itemgetter(0)
-
-_Row: TypeAlias = tuple[str, int, int, int, int, int, int, int]
-"""Name, mode with type, uid, gid, size, mtime_ns, inode, ctime_ns."""
 
 
 class FileEntry(NamedTuple):
@@ -68,39 +55,12 @@ class FileEntry(NamedTuple):
     """Of a device."""
 
 
-class _Judges(NamedTuple):
-    """What decides on the entries of one directory, and which directories have another judge for theirs."""
-
-    keep: Keep | None
-    inside: Mapping[str, Keep | None]
-
-    def below(self, path: str) -> _Judges:
-        """The judges of what is in the directory at `path`."""
-        return _Judges(self.inside[path], {}) if path in self.inside else self
-
-
-_Pending: TypeAlias = tuple[str, _Judges]
-"""A directory that is to be listed, by the prefix that its members' paths have ("" or "a/b/"), and who judges them."""
-
-
-class _Listings:
-    """What was seen of a tree, or of a part of it."""
-
-    def __init__(self) -> None:
-        self.members: dict[str, bytes] = {}
-        """The prefix of a directory in which something is kept -> (list of its _Row by the bytes of their names,
-        symlinks' targets by name, devices' numbers by name) in marshal's format: hashed as it is, and smaller."""
-        self.left_out: dict[str, _Row] = {}
-        """Directories that belong to the tree only if something below them does, by path."""
-        self.count = 0
-
-
 class Scan:
     """What one scan found below a directory."""
 
-    def __init__(self, listings: _Listings) -> None:
+    def __init__(self, listings: Listings) -> None:
         self._members = listings.members
-        self._brought_back: dict[str, list[_Row]] = {}
+        self._brought_back: dict[str, list[Row]] = {}
         for path in sorted(_needed(listings)):
             above = path[: path.rfind("/") + 1]
             self._brought_back.setdefault(above, []).append(listings.left_out[path])
@@ -116,7 +76,7 @@ class Scan:
             rows = self._members[prefix]
             state.update(f"{prefix}\0{len(rows)}\0".encode("utf-8", "surrogateescape"))
             state.update(rows)
-        state.update(marshal.dumps(sorted(self._brought_back.items()), _MARSHAL))
+        state.update(marshal.dumps(sorted(self._brought_back.items()), MARSHAL))
         return state.hexdigest()
 
     def entries(self) -> dict[str, FileEntry]:
@@ -139,13 +99,13 @@ class Scan:
                 waiting.pop()
 
     def _listed(self, prefix: str) -> list[FileEntry]:
-        rows: list[_Row]
+        rows: list[Row]
         links: dict[str, str]
         devices: dict[str, int]
         known = self._members.get(prefix)
         rows, links, devices = marshal.loads(known) if known else ([], {}, {})  # noqa: S302 - made here
         if prefix in self._brought_back:
-            rows = sorted(rows + self._brought_back[prefix], key=_name_bytes)
+            rows = sorted(rows + self._brought_back[prefix], key=name_bytes)
         return [
             _new_tuple(
                 FileEntry,
@@ -172,7 +132,7 @@ def scan(root_dir: str, keep: Keep | None = None, *, inside: Mapping[str, Keep |
     there (None keeps everything, for nothing) and no longer by `keep`. CacheError names what cannot be read."""
     try:
         with _Uncollected():
-            return Scan(_seen(os.path.realpath(root_dir), ("", _Judges(keep, inside or {}))))
+            return Scan(_seen(os.path.realpath(root_dir), ("", Judges(keep, inside or {}))))
     except OSError as error:
         raise unreadable(error, _subject(error, root_dir)) from error
 
@@ -194,26 +154,26 @@ class _Uncollected:
             gc.enable()
 
 
-def _seen(root: str, start: _Pending) -> _Listings:
+def _seen(root: str, start: Pending) -> Listings:
     """The whole tree, breadth first, so that there is soon something to share."""
-    listings, waiting, done = _Listings(), [start], 0
+    listings, waiting, done = Listings(), [start], 0
     while done < len(waiting):
         if listings.count >= _MANY and len(waiting) - done >= _FEWEST and (helpers := _helpers()):
             _see_shared(root, waiting[done:], listings, helpers)
             break
-        waiting += _list_directory(root, waiting[done], listings)
+        waiting += list_directory(root, waiting[done], listings)
         done += 1
     return listings
 
 
-def _see_shared(root: str, waiting: list[_Pending], listings: _Listings, helpers: int) -> None:
+def _see_shared(root: str, waiting: list[Pending], listings: Listings, helpers: int) -> None:
     """List everything in and below the directories that wait, in several processes."""
     from cache.share import MOST_PARTS, share
 
     parts = [waiting[number::MOST_PARTS] for number in range(min(MOST_PARTS, len(waiting)))]
 
     def work(numbers: Iterable[int]) -> bytes:
-        own = _Listings()
+        own = Listings()
         done = [number for number in numbers if _see(root, parts[number], own)]
         return marshal.dumps((own.members, own.left_out, done))
 
@@ -227,11 +187,11 @@ def _see_shared(root: str, waiting: list[_Pending], listings: _Listings, helpers
         _see(root, parts[number], listings)
 
 
-def _see(root: str, waiting: list[_Pending], listings: _Listings) -> bool:
+def _see(root: str, waiting: list[Pending], listings: Listings) -> bool:
     """List everything in and below some directories, in this process. True."""
     waiting = list(waiting)
     while waiting:
-        waiting += _list_directory(root, waiting.pop(), listings)
+        waiting += list_directory(root, waiting.pop(), listings)
     return True
 
 
@@ -240,66 +200,7 @@ def _helpers() -> int:
     return min(len(os.sched_getaffinity(0)), _MOST_PROCESSES) - 1 if _thread._count() == 0 else 0
 
 
-def _list_directory(root: str, pending: _Pending, listings: _Listings) -> list[_Pending]:
-    """Add what is in one directory to `listings`; returned are the directories in it. In one piece and by descriptor,
-    since it runs for every file of every build."""
-    prefix, judges = pending
-    fd = os.open(f"{root}/{prefix}"[:-1], OPEN_DIRECTORY)
-    try:
-        with os.scandir(fd) as entries:
-            kept, left_out = (entries, []) if judges.keep is None else _judged(entries, prefix, judges.keep)
-            rows = _rows(kept)
-            others = [row for row in rows if row[1] >> 12 != _REGULAR]
-            links = {row[0]: os.readlink(row[0], dir_fd=fd) for row in others if stat.S_ISLNK(row[1])}
-            devices = {row[0]: _rdev(row[0], fd) for row in others if stat.S_ISCHR(row[1]) or stat.S_ISBLK(row[1])}
-            passed = _rows(left_out)
-    finally:
-        os.close(fd)
-    if rows:
-        rows.sort(key=_name if "".join([row[0] for row in rows]).isascii() else _name_bytes)
-        listings.members[prefix] = marshal.dumps((rows, links, devices), _MARSHAL)
-        listings.count += len(rows)
-    for row in passed:
-        listings.left_out[prefix + row[0]] = row
-    paths = [prefix + row[0] for row in others + passed if row[1] >> 12 == _DIRECTORY]
-    return [(path + "/", judges.below(path)) for path in paths]
-
-
-def _judged(
-    entries: Iterable[os.DirEntry[str]], prefix: str, keep: Keep
-) -> tuple[list[os.DirEntry[str]], list[os.DirEntry[str]]]:
-    """What belongs to the tree, and the directories that do if anything below them does."""
-    kept, left_out = [], []
-    for entry in entries:
-        is_dir = entry.is_dir(follow_symlinks=False)
-        if verdict := keep(prefix + entry.name, is_dir):
-            kept.append(entry)
-        elif verdict is False and is_dir:
-            left_out.append(entry)
-    return kept, left_out
-
-
-def _rows(entries: Iterable[os.DirEntry[str]]) -> list[_Row]:
-    return [
-        (
-            entry.name,
-            (status := entry.stat(follow_symlinks=False)).st_mode,
-            status.st_uid,
-            status.st_gid,
-            status.st_size,
-            status.st_mtime_ns,
-            status.st_ino,
-            status.st_ctime_ns,
-        )
-        for entry in entries
-    ]
-
-
-def _rdev(name: str, fd: int) -> int:
-    return os.stat(name, dir_fd=fd, follow_symlinks=False).st_rdev
-
-
-def _needed(listings: _Listings) -> set[str]:
+def _needed(listings: Listings) -> set[str]:
     """The directories that were left out, above what was kept."""
     needed: set[str] = set()
     for prefix in listings.members if listings.left_out else ():
@@ -308,10 +209,6 @@ def _needed(listings: _Listings) -> set[str]:
             needed.add(path)
             path = path.rpartition("/")[0]
     return needed
-
-
-def _name_bytes(row: _Row) -> bytes:
-    return os.fsencode(row[0])
 
 
 def _subject(error: OSError, root_dir: str) -> str:

@@ -20,7 +20,8 @@ from builder.ops.wildcard import has_wildcard, path_matcher
 from builder.plan import CopyAction, ExecOp, FileOp, LocalSourceOp, Vertex
 from builder.sandbox.paths import clean
 from cache.contenthash import file_digest
-from cache.dirscan import FileEntry, Keep, Scan, scan
+from cache.dirlist import Keep
+from cache.dirscan import FileEntry, Scan, scan
 from cache.errors import CacheError
 from cache.statcache import RACY_NS, FileDigests, StatCache
 

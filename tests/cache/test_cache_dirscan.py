@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cache import dirscan, share
-from cache.dirscan import KIND_OF_TYPE, FileEntry, Keep, scan
+from cache.dirlist import Keep
+from cache.dirscan import KIND_OF_TYPE, FileEntry, scan
 from cache.errors import CacheError
 
 
