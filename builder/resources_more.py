@@ -56,7 +56,7 @@ def with_more(limits: Limits, fields: dict[str, list[str]]) -> Limits:
 
 
 def _quota(text: str) -> int:
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,9})?", text) or float(text) < 0.01:
+    if not re.fullmatch(r"\d{1,6}(\.\d{0,9})?|\.\d{1,9}", text) or float(text) < 0.01:
         raise UsageError(f'cpus "{text}" is not a number of processors', hint="for example 1.5; 0.01 is the least")
     return round(float(text) * _PERIOD)
 

@@ -69,7 +69,7 @@ class LimitedGroups:
         """New groups with the spec's limits, below its parent. Raises SandboxError for what cannot be set."""
         groups: list[str] = []
         missing = controllers_of(spec)
-        guarded = False
+        guarded, unused = False, None
         try:
             for hierarchy in self._hierarchies:
                 controllers = missing & _controllers(hierarchy)
@@ -79,10 +79,13 @@ class LimitedGroups:
                     continue
                 try:
                     place = self._place(hierarchy, kind, spec, controllers)
-                except SandboxError:
-                    if controllers or is_wanted:
+                except SandboxError as error:
+                    if controllers or (is_wanted and _RESTRICTING & _controllers(hierarchy)):
                         raise
-                    continue  # where no group can be made, mount options keep devices shut
+                    # Where no group can be made, mount options keep devices shut; and v2 beside v1 has no controllers
+                    # that hold anything back.
+                    unused = error if is_wanted else unused
+                    continue
                 guarded = guarded or (guards and self._guard(place, hierarchy, spec))
                 groups.append(_group(f"{place}/{step}", hierarchy))
                 _apply(spec.limits, hierarchy, controllers, groups[-1])
@@ -92,6 +95,8 @@ class LimitedGroups:
                     f"no limit on {', '.join(sorted(missing))} can be set: no control group here has that controller",
                     hint="mount it, or leave out the limit",
                 )
+            if unused is not None and not groups:
+                raise unused
         except BaseException:
             for group in groups:
                 os.rmdir(group)
@@ -119,7 +124,7 @@ class LimitedGroups:
                         _apply(spec.build_limits, hierarchy, controllers, top)
                     _hand_down(group, wanted)
             except OSError as error:
-                refusals.append(Refusal(base, error.errno or 0, wanted - _offered(base)))
+                refusals.append(Refusal(base, error.errno or 0, wanted - _offered(base), hierarchy.is_v2))
                 continue
             return f"{top}/{kind}"
         raise refused(wanted or controllers, refusals)

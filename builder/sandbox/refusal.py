@@ -20,6 +20,7 @@ class Refusal(NamedTuple):
     group_dir: str
     errno: int
     lacking: set[str]
+    is_v2: bool
 
 
 def refused(controllers: Iterable[str], refusals: Sequence[Refusal]) -> SandboxError:
@@ -36,9 +37,13 @@ def refused(controllers: Iterable[str], refusals: Sequence[Refusal]) -> SandboxE
     if told.errno == errno.EROFS:
         hint = "start the container with a writable /sys/fs/cgroup (--privileged gives one), or leave out the limits"
         return SandboxError(why, hint=hint)
-    return SandboxError(why, hint=_how_to_own())
+    return SandboxError(why, hint=_how_to_own() if told.is_v2 else _MADE_BY_ROOT)
 
 
+_MADE_BY_ROOT = (
+    "cgroup v1 is root's to divide: have a group made and given to you under each controller, and name it with"
+    " --cgroup-parent, or leave out the limits"
+)
 _LACKING = 0
 _TELLING = (errno.EBUSY, errno.EROFS, errno.EACCES, errno.EPERM)
 

@@ -67,7 +67,7 @@ def test_limits_are_read() -> None:
 @pytest.mark.parametrize(
     "text",
     ["memory", "memory=", "memory=x", "memory=0", "ram=1g", "cpu-shares=1", "cpu-period=1", "cpu-quota=-2",
-     "cpus=0", "cpus=x", "cpus=1,cpu-quota=5000", "pids-limit=0", "pids-limit=-2", "blkio-weight=9",
+     "cpus=0", "cpus=x", "cpus=.", "cpus=", "cpus=1,cpu-quota=5000", "pids-limit=0", "pids-limit=-2", "blkio-weight=9",
      "blkio-weight=1001", "device-read-bps=1mb", "device-read-bps=/dev/null:1mb", "device-read-bps=/nowhere:1mb",
      "device-read-iops=/dev/null:",
      "cpuset-cpus=a", "cpuset-mems=0-", "memory-swap=1g", "memory=2g,memory-swap=1g"],
@@ -134,6 +134,8 @@ def test_killed_for_memory_is_read_from_either_version(tmp_path: Path) -> None:
 
 def test_processors_as_a_number() -> None:
     assert parse_limits(["cpus=1.5,pids-limit=-1"]) == Limits(cpu_period=100000, cpu_quota=150000, pids=-1)
+    assert parse_limits(["cpus=.5"]) == parse_limits(["cpus=0.50"]) == Limits(cpu_period=100000, cpu_quota=50000)
+    assert parse_limits(["cpus=2."]) == Limits(cpu_period=100000, cpu_quota=200000)
 
 
 def test_what_a_step_used_is_read_from_v2(tmp_path: Path) -> None:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from builder.sandbox import cgroup
+from builder.sandbox.limits import fill_cpuset
 from tests.conftest import Pybuild, require
 from tests.ordinary import OrdinaryUser
 
+LIMITING = {"blkio", "cpu", "cpuset", "memory", "pids"}
 PLAIN = """\
 FROM base
 COPY --chown=12:34 f /f
@@ -262,3 +267,33 @@ def test_a_file_that_may_not_be_read_is_told_with_a_way_out(user: OrdinaryUser) 
     assert f"{user.cwd}/unreadable: permission denied\nhint: let it be read, or leave it out of" in done.stderr
     user.write(**{".dockerignore": "unreadable\n"})
     user.ok("build", ".")
+
+
+@pytest.fixture
+def given_group(user: OrdinaryUser) -> Iterator[str]:
+    """A group of v1 that root made for the user under each controller."""
+    hierarchies = [each for each in cgroup.find_hierarchies() if LIMITING.intersection(each.controllers)]
+    if not any("memory" in each.controllers for each in hierarchies):
+        pytest.skip("only v1 has groups that root gives away; of v2 one is delegated")
+    name = f"pybtest-{os.getpid()}"
+    directories = [f"{each.root_dir}/{name}" for each in hierarchies]
+    try:
+        for directory in directories:
+            os.mkdir(directory)
+            user.give(Path(directory))
+            if os.path.exists(f"{directory}/cpuset.cpus"):
+                fill_cpuset(directory)
+        yield f"/{name}"
+    finally:
+        for directory in directories:
+            os.rmdir(directory)
+
+
+def test_limits_in_a_group_that_root_gave_away(user: OrdinaryUser, base_for_all: list[str], given_group: str) -> None:
+    user.write(Dockerfile="FROM base\nRUN a=x; while true; do a=$a$a; done\n")
+    words = ["build", *base_for_all, "-m", "20m", "--cpus", ".5", "."]
+    failed = user(*words, "--cgroup-parent", given_group)
+    assert "killed: out of memory, the limit is 20 MiB" in failed.stderr
+    failed = user(*words)
+    assert re.search(r"no limit on (cpu|memory) can be set", failed.stderr)
+    assert "name it with --cgroup-parent" in failed.stderr
