@@ -24,7 +24,8 @@ Row: TypeAlias = tuple[str, int, int, int, int, int, int, int]
 
 MARSHAL = 2
 """The version of marshal's format in which equal values are the same bytes: later ones tell shared objects apart."""
-_REGULAR, _DIRECTORY = stat.S_IFREG >> 12, stat.S_IFDIR >> 12
+TYPE = 0o170000
+"""The bits of a mode that stat.S_IFMT gives, which takes a call for every file."""
 _name = itemgetter(0)
 
 
@@ -63,7 +64,7 @@ def list_directory(root: str, pending: Pending, listings: Listings) -> list[Pend
         with os.scandir(fd) as entries:
             kept, left_out = (entries, []) if judges.keep is None else _judged(entries, prefix, judges.keep)
             rows = _rows(kept)
-            others = [row for row in rows if row[1] >> 12 != _REGULAR]
+            others = [row for row in rows if row[1] & TYPE != stat.S_IFREG]
             links = {row[0]: os.readlink(row[0], dir_fd=fd) for row in others if stat.S_ISLNK(row[1])}
             devices = {row[0]: _rdev(row[0], fd) for row in others if stat.S_ISCHR(row[1]) or stat.S_ISBLK(row[1])}
             passed = _rows(left_out)
@@ -75,7 +76,7 @@ def list_directory(root: str, pending: Pending, listings: Listings) -> list[Pend
         listings.count += len(rows)
     for row in passed:
         listings.left_out[prefix + row[0]] = row
-    paths = [prefix + row[0] for row in others + passed if row[1] >> 12 == _DIRECTORY]
+    paths = [prefix + row[0] for row in others + passed if stat.S_ISDIR(row[1])]
     return [(path + "/", judges.below(path)) for path in paths]
 
 

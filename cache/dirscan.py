@@ -14,7 +14,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping
 
-from cache.dirlist import MARSHAL, Judges, Keep, Listings, Pending, Row, list_directory, name_bytes
+from cache.dirlist import MARSHAL, TYPE, Judges, Keep, Listings, Pending, Row, list_directory, name_bytes
 from cache.errors import CacheError
 from cache.namedtuple import NamedTuple
 
@@ -28,9 +28,8 @@ KIND_OF_TYPE = {
     stat.S_IFSOCK: "s",
 }
 """`FileEntry.kind` for the type bits of a mode (stat(2))."""
-_TYPE = 0o170000
 _MANY = 4000
-"""Members after which helpers pay off: to start one takes as long as to look at a thousand."""
+"""Members after which helpers are started: what they save of fewer would go into starting them."""
 _FEWEST = 8
 """Directories that have to wait: a helper takes whole ones."""
 _MOST_PROCESSES = 4
@@ -92,8 +91,8 @@ class Scan:
         while waiting:
             for entry in waiting[-1]:
                 yield entry
-                if entry[1] == "d":
-                    waiting.append(iter(self._listed(entry[0] + "/")))
+                if entry.kind == "d":
+                    waiting.append(iter(self._listed(entry.path + "/")))
                     break
             else:
                 waiting.pop()
@@ -111,7 +110,7 @@ class Scan:
                 FileEntry,
                 (
                     prefix + name,
-                    KIND_OF_TYPE[mode & _TYPE],
+                    KIND_OF_TYPE[mode & TYPE],
                     mode & 0o7777,
                     uid,
                     gid,
@@ -174,7 +173,10 @@ def _see_shared(root: str, waiting: list[Pending], listings: Listings, helpers: 
 
     def work(numbers: Iterable[int]) -> bytes:
         own = Listings()
-        done = [number for number in numbers if _see(root, parts[number], own)]
+        done = []
+        for number in numbers:
+            _see(root, parts[number], own)
+            done.append(number)
         return marshal.dumps((own.members, own.left_out, done))
 
     left = set(range(len(parts)))
@@ -187,12 +189,11 @@ def _see_shared(root: str, waiting: list[Pending], listings: Listings, helpers: 
         _see(root, parts[number], listings)
 
 
-def _see(root: str, waiting: list[Pending], listings: Listings) -> bool:
-    """List everything in and below some directories, in this process. True."""
+def _see(root: str, waiting: list[Pending], listings: Listings) -> None:
+    """List everything in and below some directories, in this process."""
     waiting = list(waiting)
     while waiting:
         waiting += list_directory(root, waiting.pop(), listings)
-    return True
 
 
 def _helpers() -> int:

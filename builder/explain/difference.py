@@ -13,7 +13,7 @@ from builder.explain.files import FileChange, FileList, file_changes
 from builder.redact import is_secret_name
 from cache.namedtuple import NamedTuple
 
-ListOf: TypeAlias = Callable[[str], "FileList | None"]
+ListOf: TypeAlias = Callable[[str], FileList | None]
 """The files behind a digest, None when nobody knows them any more."""
 
 _OPTIONS = {

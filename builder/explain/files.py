@@ -80,7 +80,7 @@ def _numbered(files: Files) -> dict[_Key, str]:
 def _paths(listed: FileList, source: str) -> list[str]:
     """Where each file of a list is."""
     if not listed.sources:
-        prefix = _prefix(listed.files, source)
+        prefix = _prefix(next((path for path, _ in listed.files), ""), source)
         return [_joined(prefix, path) for path, _ in listed.files]
     rest, found = iter(listed.files), []
     for place, count in listed.sources:
@@ -93,7 +93,7 @@ def _paths(listed: FileList, source: str) -> list[str]:
 def _former_paths(old: Iterable[_Key], new_paths: Mapping[_Key, str], source: str) -> Iterator[str]:
     """Where the files of a list were: those that are gone, where the one before them still is, since a list does not
     say where its directories are."""
-    prefix = literal = _prefix([key[:1] for key in islice(old, 1)], source)
+    prefix = literal = _prefix(next((path for path, _ in old), ""), source)
     for key in old:
         if key in new_paths:
             path = new_paths[key]
@@ -113,15 +113,15 @@ def _joined(prefix: str, path: str) -> str:
     return path if not prefix else prefix if path == "." else f"{prefix}/{path}"
 
 
-def _prefix(files: Sequence[tuple[str, ...]], source: str) -> str:
-    """What stands before a listed path, if nothing else tells: the directory that is copied, or that the source is
-    in."""
+def _prefix(first: str, source: str) -> str:
+    """What stands before the paths of a list that begins with `first`, if nothing else tells: the directory that is
+    copied, or that the source is in."""
     path = source.strip("/")
     parts = path.split("/")
     wild = next((i for i, part in enumerate(parts) if has_wildcard(part)), None)
     if wild is not None:
         parts = parts[:wild]
-    elif not any(first[0] == "." for first in files[:1]):
+    elif first != ".":
         parts = parts[:-1]
     return "/".join(part for part in parts if part not in ("", "."))
 
